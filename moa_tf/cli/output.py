@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from moa_tf.serving.atomic import replacing
+from moa_tf.serving.atomic import replacing, to_plain
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -41,21 +40,6 @@ def write_json(path: str | os.PathLike, values: Any) -> None:
     text = json.dumps(to_plain(values), indent=2, ensure_ascii=False, allow_nan=False)
     with replacing(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
-
-
-def to_plain(values: Any) -> Any:
-    """`values` with what JSON knows only: mappings, sequences, NumPy values, paths, non-finite floats."""
-    if isinstance(values, dict):
-        return {str(key): to_plain(value) for key, value in values.items()}
-    if hasattr(values, "tolist"):  # NumPy arrays and scalars, without importing NumPy here
-        return to_plain(values.tolist())
-    if isinstance(values, (list, tuple, set, frozenset)):
-        return [to_plain(value) for value in values]
-    if isinstance(values, float):
-        return values if math.isfinite(values) else None
-    if values is None or isinstance(values, (bool, int, str)):
-        return values
-    return str(values)
 
 
 def _is_number(value: Any) -> bool:

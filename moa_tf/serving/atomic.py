@@ -1,13 +1,15 @@
-"""Files and directories that appear whole or not at all."""
+"""Files and directories that appear whole or not at all, and what may stand in a JSON file."""
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from moa_tf.errors import InputError
 
@@ -71,6 +73,21 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def to_plain(values: Any) -> Any:
+    """`values` with what JSON knows only: mappings, sequences, NumPy values, paths, non-finite floats."""
+    if isinstance(values, dict):
+        return {str(key): to_plain(value) for key, value in values.items()}
+    if hasattr(values, "tolist"):  # NumPy arrays and scalars, without importing NumPy here
+        return to_plain(values.tolist())
+    if isinstance(values, (list, tuple, set, frozenset)):
+        return [to_plain(value) for value in values]
+    if isinstance(values, float):
+        return values if math.isfinite(values) else None
+    if values is None or isinstance(values, (bool, int, str)):
+        return values
+    return str(values)
 
 
 def _umask() -> int:

@@ -1,0 +1,243 @@
+"""From fitted Keras models to one versioned SavedModel that needs nothing but TensorFlow.
+
+A SavedModel of this project has the signatures
+
+- `serving_default`: the raw signature by named inputs, `genes` [B, G] float32 and, as far as the panel has
+  them, `cells` [B, C] float32, `cp_type` [B] string (`trt_cp`, `ctl_vehicle`), `cp_time` [B] float32 in
+  hours, `cp_dose` [B] string (`D1`, `D2`); gives `probabilities` [B, T] float32.
+- `serving_examples`: `examples` [B] string, serialised `tf.Example` with these inputs as features of the same
+  names; `cp_time` as float or int64. Gives the same. (TFX has no fixed name for it; its input is called
+  `examples` there too.)
+- `explain`, where the model can explain itself: inputs as in `serving_default`.
+
+A value that is not finite, or a `cp_type` or `cp_dose` that is not known, is refused with
+`InvalidArgumentError`: quantile layers would turn a NaN into an ordinary number.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from moa_tf.data.schema import CONTROL, DOSES, TYPES, SignatureSpec
+from moa_tf.errors import InputError
+from moa_tf.serving.atomic import sync_tree, temporary_directory, to_plain
+from moa_tf.serving.versions import METADATA, latest_version, load_metadata, publish
+
+__all__ = ["export", "latest_version", "load_metadata"]
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+CODES = {"cp_type": TYPES, "cp_dose": DOSES}
+"""Inputs that are strings outside and indices into these inside."""
+
+Tensors = dict[str, "tf.Tensor"]
+Member = tuple["keras.Model", Sequence["keras.Model"]]
+
+
+def export(
+    members: Sequence[Member],
+    root: Path,
+    *,
+    spec: SignatureSpec,
+    target_names: Sequence[str],
+    metadata: Mapping[str, Any],
+    explainer: Callable[[Tensors], Tensors] | None = None,
+) -> Path:
+    """Writes `root/<version>/`, with the number after the highest there, as a whole or not at all.
+
+    p = mean over all networks of sigmoid(network(preprocessing(x))), and 0 for vehicle controls.
+
+    The SavedModel is written to a directory in `root` whose name is no number, which TensorFlow Serving's
+    poller passes over, reaches the disk, and is renamed. A process killed before that leaves that `.tmp-…`
+    directory behind, which can be deleted. Exporters that run at once get different versions.
+
+    Args:
+        members: (preprocessing, networks) for each fold: a Keras model from `spec.inputs` to a dict of
+            features, and Keras models from that dict to [B, T] logits.
+        root: directory of the versions; made if it does not exist.
+        spec: the panel.
+        target_names: T names, in the order of the logits.
+        metadata: what else should travel along: `fingerprint` of the training data, `metrics`, `simulated`,
+            `ensemble` (how the members were made), the run's configuration. Becomes JSON; NaN becomes null.
+        explainer: gets the tensors of `spec.inputs` (cp_type and cp_dose as codes) and gives named tensors
+            for the `explain` signature; a Keras model, or a function that calls some.
+
+    Returns:
+        The new version's directory.
+
+    Raises:
+        InputError: `root` is no directory that can be written, or is a SavedModel itself; Keras does not run
+            on TensorFlow.
+        ValueError: no network, or a network's outputs do not fit the target names.
+    """
+    import keras
+
+    root = Path(root)
+    if keras.backend.backend() != "tensorflow":
+        raise InputError(
+            f"export: Keras runs on {keras.backend.backend()}, expected tensorflow (KERAS_BACKEND=tensorflow)"
+        )
+    if (root / "saved_model.pb").exists():
+        raise InputError(f"{root}: is a SavedModel itself, expected the directory of its versions")
+    networks = [network for _, several in members for network in several]
+    if not networks:
+        raise ValueError("export: no network to export")
+    for network in networks:
+        width = network.output_shape[-1]
+        if width != len(target_names):
+            raise ValueError(f"export: a network gives {width} logits for {len(target_names)} target names")
+    description = _describe(members, spec, target_names, metadata, explainer is not None)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with temporary_directory(root) as temporary:
+            asset = temporary / METADATA
+            asset.write_text(description, encoding="utf-8")
+            _save(members, temporary / "model", spec, explainer, asset)
+            sync_tree(temporary / "model")
+            return publish(temporary / "model", root)
+    except OSError as error:
+        raise InputError(f"{root}: cannot be written ({error.strerror or error})") from error
+
+
+def _describe(
+    members: Sequence[Member],
+    spec: SignatureSpec,
+    target_names: Sequence[str],
+    metadata: Mapping[str, Any],
+    explains: bool,
+) -> str:
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    from moa_tf import __version__
+
+    versions = {"moa-tf": __version__, "tensorflow": tf.__version__, "keras": keras.__version__}
+    description = {
+        **metadata,
+        "targets": list(target_names),
+        "spec": spec.to_dict(),
+        "signatures": ["serving_default", "serving_examples"] + ["explain"] * explains,
+        "networks": sum(len(networks) for _, networks in members),
+        "combination": "mean of the networks' probabilities; vehicle controls 0",
+        "versions": {**versions, "numpy": np.__version__},
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    return json.dumps(to_plain(description), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def _save(
+    members: Sequence[Member],
+    directory: Path,
+    spec: SignatureSpec,
+    explainer: Callable[[Tensors], Tensors] | None,
+    asset: Path,
+) -> None:
+    import tensorflow as tf
+
+    count = sum(len(networks) for _, networks in members)
+
+    def probabilities(inputs: Tensors) -> Tensors:
+        total = 0.0
+        for preprocessing, networks in members:
+            features = preprocessing(inputs, training=False)
+            for network in networks:
+                total += tf.sigmoid(tf.cast(network(features, training=False), tf.float32))
+        mean = total / count
+        if "cp_type" in inputs:
+            mean = tf.where((inputs["cp_type"] == CONTROL)[:, None], 0.0, mean)
+        return {"probabilities": mean}
+
+    # An input's order is that of `spec.inputs`; a signature's own order is alphabetical.
+    raw = {
+        name: tf.TensorSpec((None, *shape), tf.string if name in CODES else dtype, name)
+        for name, (shape, dtype) in spec.inputs.items()
+    }
+    serialised = tf.TensorSpec((None,), tf.string, "examples")
+    functions = {
+        "serving_default": _trace(lambda **x: probabilities(_encode(x, spec)), **raw),
+        "serving_examples": _trace(
+            lambda examples: probabilities(_encode(_parse(examples, raw), spec)), serialised
+        ),
+    }
+    if explainer is not None:
+        functions["explain"] = _trace(lambda **x: dict(explainer(_encode(x, spec))), **raw)
+    model = tf.Module()
+    # Only what the signatures read: no Keras objects, whose classes the reader may lack, nor dropout's seeds.
+    captured = {id(v): v for function in functions.values() for v in function.graph.variables}
+    model.weights = list(captured.values())
+    model.metadata = tf.saved_model.Asset(str(asset))
+    tf.saved_model.save(model, str(directory), signatures=functions)
+
+
+def _trace(function: Callable, *specs: Any, **named: Any) -> Any:
+    import tensorflow as tf
+
+    return tf.function(function).get_concrete_function(*specs, **named)
+
+
+def _encode(raw: Tensors, spec: SignatureSpec) -> Tensors:
+    """`spec.inputs` from the inputs of `serving_default`."""
+    import tensorflow as tf
+
+    inputs = {}
+    for name in spec.inputs:
+        value = raw[name]
+        if name in CODES:
+            matches = value[:, None] == tf.constant(CODES[name])
+            tf.debugging.Assert(
+                tf.reduce_all(tf.reduce_any(matches, 1)),
+                [f"{name}: expected one of {', '.join(CODES[name])}, got", value],
+            )
+            value = tf.argmax(matches, 1, tf.int32)
+        else:
+            tf.debugging.Assert(
+                tf.reduce_all(tf.math.is_finite(value)), [f"{name}: expected finite numbers only"]
+            )
+        inputs[name] = value
+    return inputs
+
+
+def _parse(examples: tf.Tensor, raw: Mapping[str, tf.TensorSpec]) -> Tensors:
+    """The inputs of `serving_default` from [B] serialised tf.Example."""
+    import tensorflow as tf
+
+    features = {
+        name: tf.io.FixedLenFeature(spec.shape[1:], spec.dtype)
+        for name, spec in raw.items()
+        if name != "cp_time"
+    }
+    inputs = tf.io.parse_example(examples, features)
+    if "cp_time" in raw:
+        inputs["cp_time"] = _parse_number(examples, "cp_time")
+    return inputs
+
+
+def _parse_number(examples: tf.Tensor, name: str) -> tf.Tensor:
+    """[B] float32 from a feature that may hold a float or an int64, which `parse_example` cannot read.
+
+    A CSV's whole hours become int64 in most converters, and float32 in others.
+    """
+    import tensorflow as tf
+
+    def decode(messages: tf.Tensor, kind: str, *names: str, dtype: tf.DType = tf.string) -> Any:
+        return tf.io.decode_proto(messages, f"tensorflow.{kind}", list(names), [dtype] * len(names))
+
+    features = decode(examples, "Example", "features").values[0][:, 0]
+    entries = decode(features, "Features", "feature").values[0]
+    keys, values = (part[:, :, 0] for part in decode(entries, "Features.FeatureEntry", "key", "value").values)
+    matches = keys == name
+    expected = [f"{name}: expected one float or int64 in each example"]
+    tf.debugging.Assert(tf.reduce_all(tf.reduce_sum(tf.cast(matches, tf.int32), 1) == 1), expected)
+    lists = decode(tf.boolean_mask(values, matches), "Feature", "float_list", "int64_list").values
+    floats = decode(lists[0][:, 0], "FloatList", "value", dtype=tf.float32)
+    integers = decode(lists[1][:, 0], "Int64List", "value", dtype=tf.int64)
+    tf.debugging.Assert(tf.reduce_all(floats.sizes + integers.sizes == 1), expected)
+    # Where the one list is empty it is read as a 0.
+    return tf.reduce_sum(floats.values[0], 1) + tf.cast(tf.reduce_sum(integers.values[0], 1), tf.float32)

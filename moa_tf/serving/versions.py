@@ -1,0 +1,73 @@
+"""Numbered versions of a SavedModel in one directory, and what each says of itself. No TensorFlow needed."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+from typing import Any
+
+from moa_tf.data.schema import SignatureSpec
+from moa_tf.errors import InputError
+from moa_tf.serving.atomic import sync
+
+METADATA = "metadata.json"
+"""Name of the asset that `export` writes."""
+
+
+def latest_version(path: Path) -> Path:
+    """The SavedModel at `path`: itself if it is one, else its version with the highest number.
+
+    Raises:
+        InputError: neither.
+    """
+    path = Path(path)
+    if (path / "saved_model.pb").is_file():
+        return path
+    if not path.is_dir():
+        raise InputError(f"{path}: no such directory, expected a SavedModel or the directory of its versions")
+    for _, directory in sorted(_versions(path).items(), reverse=True):
+        if (directory / "saved_model.pb").is_file():
+            return directory
+    raise InputError(
+        f"{path}: holds no SavedModel, expected saved_model.pb or numbered directories that have one"
+    )
+
+
+def load_metadata(path: Path) -> dict[str, Any]:
+    """What `export` wrote beside the model at `path` (see `latest_version`), without loading TensorFlow.
+
+    Has at least `targets` (list of names), `spec` (see SignatureSpec.to_dict), `signatures` (list of names),
+    `networks` (their number), `combination`, `versions`, `created` (UTC), and what the exporter added.
+
+    Raises:
+        InputError: no SavedModel, or one that this project did not export.
+    """
+    asset = latest_version(path) / "assets" / METADATA
+    try:
+        metadata = json.loads(asset.read_text(encoding="utf-8"))
+        SignatureSpec.from_dict(metadata["spec"])
+        if not all(isinstance(name, str) for name in metadata["targets"]):
+            raise ValueError("targets")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{asset}: expected the metadata that `moa-tf export` writes ({error})") from error
+    return metadata
+
+
+def publish(directory: Path, root: Path) -> Path:
+    """Renames `directory`, which lies in `root`, to the number after the highest there, and returns that."""
+    while True:
+        version = root / str(max(_versions(root), default=0) + 1)
+        try:
+            # Never replaces another exporter's version: rename fails on a directory that is not empty.
+            directory.rename(version)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        else:
+            sync(root)
+            return version
+
+
+def _versions(root: Path) -> dict[int, Path]:
+    return {int(path.name): path for path in root.iterdir() if path.name.isascii() and path.name.isdecimal()}
