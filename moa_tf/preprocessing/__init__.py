@@ -1,1 +1,14 @@
+"""Layers from raw signature to features or image; those with adapt() are fitted on the training fold."""
 
+from moa_tf.preprocessing.features import PrincipalComponents, RowStatistics, VarianceThreshold
+from moa_tf.preprocessing.quantile import QuantileToNormal
+from moa_tf.preprocessing.treatment import DoseEncoding, TimeEncoding
+
+__all__ = [
+    "DoseEncoding",
+    "PrincipalComponents",
+    "QuantileToNormal",
+    "RowStatistics",
+    "TimeEncoding",
+    "VarianceThreshold",
+]

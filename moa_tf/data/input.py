@@ -1,0 +1,80 @@
+"""Batches from memory for `fit`, in an order that depends on seed and epoch alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+
+def training_batches(
+    features: dict[str, np.ndarray],
+    targets: np.ndarray,
+    rows: np.ndarray,
+    batch_size: int,
+    epochs: range,
+    seed: int,
+) -> tf.data.Dataset:
+    """Shuffled batches of whole epochs, one after another; an epoch's last, incomplete batch is left out.
+
+    The order within epoch e is a function of (seed, e). So training that goes on from epoch e sees the batches
+    that it would have seen without the interruption, and every replica and worker agrees on them.
+
+    Args:
+        features: name -> [N, ...], the network's inputs.
+        targets: [N, T] float32.
+        rows: [M] int, the rows to train on.
+        batch_size: rows in a batch, at most M.
+        epochs: which epochs, counted from 0.
+        seed: any integer.
+
+    Returns:
+        Dataset of (features, targets) with `len(epochs) * (M // batch_size)` batches.
+    """
+    with tf.device("CPU:0"):
+        table = {name: tf.convert_to_tensor(values) for name, values in features.items()}
+        labels = tf.convert_to_tensor(targets)
+        index = tf.convert_to_tensor(np.asarray(rows, np.int64))
+
+    def order(epoch: tf.Tensor) -> tf.data.Dataset:
+        shuffled = tf.random.experimental.stateless_shuffle(
+            index, seed=tf.stack([tf.constant(seed, tf.int64), epoch])
+        )
+        return tf.data.Dataset.from_tensor_slices(shuffled).batch(batch_size, drop_remainder=True)
+
+    def gather(batch: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        return {name: tf.gather(values, batch) for name, values in table.items()}, tf.gather(labels, batch)
+
+    # Gathering a batch is a copy of about a megabyte: one thread keeps ahead of any step.
+    batches = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(order).map(gather)
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    options.autotune.enabled = False
+    options.threading.private_threadpool_size = 1
+    return batches.with_options(options).prefetch(2)
+
+
+def run_model(
+    model: tf.Module, inputs: dict[str, np.ndarray], batch_size: int = 2048
+) -> dict[str, np.ndarray] | np.ndarray:
+    """`model(inputs)` in inference, a batch at a time in one graph, as NumPy arrays.
+
+    Unlike Keras's `predict` it does the same under every distribution strategy, so that each worker of several
+    can score the validation rows by itself.
+
+    Args:
+        model: Keras model whose inputs are a dict.
+        inputs: name -> [N, ...].
+        batch_size: rows at a time.
+
+    Returns:
+        The model's output, [N, ...], or a dict of such.
+    """
+    graph = tf.function(lambda batch: model(batch, training=False), reduce_retracing=True)
+    rows = len(next(iter(inputs.values())))
+    parts = []
+    for start in range(0, max(rows, 1), batch_size):
+        batch = {
+            name: tf.convert_to_tensor(values[start : start + batch_size]) for name, values in inputs.items()
+        }
+        parts.append(tf.nest.map_structure(lambda tensor: tensor.numpy(), graph(batch)))
+    return tf.nest.map_structure(lambda *blocks: np.concatenate(blocks), *parts)

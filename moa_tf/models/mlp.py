@@ -1,0 +1,130 @@
+"""The weight-normalised multilayer perceptron: the article's network and a quicker one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+import keras
+import numpy as np
+
+from moa_tf.layers import WeightNormDense
+from moa_tf.models.base import Family, output_bias, require
+from moa_tf.models.tabular import TabularConfig, fit_preprocessing
+
+
+@dataclass(frozen=True)
+class MLPConfig(TabularConfig):
+    """An MLP of blocks BatchNorm, Dropout, weight-normalised Dense, activation.
+
+    Attributes:
+        hidden: units of each block.
+        dropout: rate of each block, applied to its input; one value serves all blocks.
+        output_dropout: rate before the output layer.
+        activation: after each block's Dense.
+        batch_norm: whether blocks and output begin with batch normalisation.
+    """
+
+    hidden: tuple[int, ...] = (2048, 2048, 2048)
+    dropout: tuple[float, ...] = (0.15, 0.3, 0.25)
+    output_dropout: float = 0.25
+    activation: Literal["relu", "leaky_relu"] = "leaky_relu"
+    batch_norm: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(min(self.hidden, default=1) >= 1, "hidden", self.hidden, "sizes of at least 1")
+        require(
+            len(self.dropout) in (1, len(self.hidden)),
+            "dropout",
+            self.dropout,
+            f"one rate, or one for each of the {len(self.hidden)} blocks",
+        )
+        for rate in (*self.dropout, self.output_dropout):
+            require(0 <= rate < 1, "dropout", rate, "in [0, 1)")
+
+
+PRESETS = MappingProxyType(
+    {
+        # lish-moa's first place, "simple NN".
+        "one-cycle": MLPConfig(
+            epochs=25,
+            learning_rate=5e-3,
+            warmup=0.1,
+            weight_decay=1e-5,
+            gene_components=90,
+            cell_components=50,
+            row_statistics=True,
+        ),
+        # 'Drug Discovery With Neural Networks'.
+        "article": MLPConfig(
+            hidden=(2048, 2048, 1048, 1048),
+            dropout=(0.2, 0.5, 0.5, 0.1),
+            output_dropout=0.0,
+            activation="relu",
+            gene_components=80,
+            cell_components=10,
+            epochs=50,
+            batch_size=128,
+            optimizer="adam",
+            learning_rate=1e-3,
+            schedule="plateau",
+            plateau_factor=0.1,
+            plateau_patience=5,
+        ),
+        "small": MLPConfig(
+            hidden=(512,), dropout=(0.4,), output_dropout=0.5, epochs=30, batch_size=64, learning_rate=1e-3
+        ),
+    }
+)
+
+SMALL_TABLE = 5000
+"""Below this many training signatures the preset `small` is taken by itself."""
+
+
+def choose_preset(signatures: int) -> str:
+    """The preset for a table of that many signatures, where the user names none."""
+    return "small" if signatures < SMALL_TABLE else "one-cycle"
+
+
+def build(preprocessing: keras.Model, config: MLPConfig, prior: np.ndarray, seed: int) -> keras.Model:
+    """The network.
+
+    Args:
+        preprocessing: gives `features` [B, F]; only its shape is used.
+        config: sizes and rates.
+        prior: [T] label means of the training fold, for the output bias.
+        seed: of initial weights and dropout.
+
+    Returns:
+        Keras model from `{"features": [B, F]}` to [B, T] float32 logits.
+
+    Source: 'Drug Discovery With Neural Networks'; Salimans & Kingma (2016) for the weight normalisation.
+    """
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input(preprocessing.output["features"].shape[1:], name="features")
+    rates = config.dropout * len(config.hidden) if len(config.dropout) == 1 else config.dropout
+    x = inputs
+    for block, (units, rate) in enumerate(zip(config.hidden, rates, strict=True), start=1):
+        x = _normalised(x, config.batch_norm, rate, block)
+        x = WeightNormDense(units, kernel_initializer="he_normal", name=f"dense_{block}")(x)
+        x = keras.layers.Activation(config.activation, name=f"activation_{block}")(x)
+    x = _normalised(x, config.batch_norm, config.output_dropout, len(config.hidden) + 1)
+    logits = WeightNormDense(
+        len(prior),
+        bias_initializer=keras.initializers.Constant(output_bias(prior)),
+        # Mixed precision ends here: the loss wants all the digits.
+        dtype="float32",
+        name="logits",
+    )(x)
+    return keras.Model({"features": inputs}, logits, name="mlp")
+
+
+def _normalised(x: keras.KerasTensor, batch_norm: bool, rate: float, block: int) -> keras.KerasTensor:
+    if batch_norm:
+        x = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"norm_{block}")(x)
+    return keras.layers.Dropout(rate, name=f"dropout_{block}")(x) if rate else x
+
+
+FAMILY = Family("mlp", PRESETS, choose_preset, fit_preprocessing, build)

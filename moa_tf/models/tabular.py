@@ -1,0 +1,120 @@
+"""Preprocessing for the models that read a vector of features: the MLP and TabNet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import keras
+import numpy as np
+
+from moa_tf.data.schema import Signatures
+from moa_tf.models.base import ModelConfig, require
+from moa_tf.preprocessing import (
+    DoseEncoding,
+    PrincipalComponents,
+    QuantileToNormal,
+    RowStatistics,
+    TimeEncoding,
+    VarianceThreshold,
+)
+
+
+@dataclass(frozen=True)
+class TabularConfig(ModelConfig):
+    """How raw signatures become one vector.
+
+    Attributes:
+        scaling: `rank-gauss` maps through training quantiles to a normal; `standard` subtracts the mean and
+            divides by the standard deviation.
+        n_quantiles: knots of rank-Gauss for each feature.
+        variance_threshold: raw features whose training variance is at or below it are dropped.
+        keep_scaled: feed the scaled genes and cells themselves, beside what is derived from them.
+        gene_components: principal components of the scaled genes; 0 for none.
+        cell_components: principal components of the scaled cells; 0 for none.
+        row_statistics: add mean, standard deviation, skewness, kurtosis of the scaled genes and cells.
+        treatment: feed dose and time.
+    """
+
+    scaling: Literal["rank-gauss", "standard"] = "rank-gauss"
+    n_quantiles: int = 100
+    variance_threshold: float = 0.0
+    keep_scaled: bool = True
+    gene_components: int = 0
+    cell_components: int = 0
+    row_statistics: bool = False
+    treatment: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.n_quantiles >= 2, "n_quantiles", self.n_quantiles, "at least 2")
+        require(self.gene_components >= 0, "gene_components", self.gene_components, "at least 0")
+        require(self.cell_components >= 0, "cell_components", self.cell_components, "at least 0")
+        require(
+            self.keep_scaled or self.gene_components > 0,
+            "keep_scaled",
+            self.keep_scaled,
+            "true unless gene_components is above 0",
+        )
+
+
+def fit_preprocessing(signatures: Signatures, config: TabularConfig, seed: int) -> keras.Model:
+    """Fits every layer on these rows and joins them to one model.
+
+    Args:
+        signatures: the training fold's rows, and no others.
+        config: which layers.
+        seed: unused, as nothing here is random; every family's function takes one.
+
+    Returns:
+        Keras model from the panel's inputs to `{"features": [B, F] float32}`. The order is: genes, cells,
+        gene components, cell components, gene statistics, cell statistics, time, dose.
+    """
+    spec = signatures.spec
+    inputs = {
+        name: keras.Input(shape, dtype=dtype, name=name) for name, (shape, dtype) in spec.inputs.items()
+    }
+    components = {"genes": config.gene_components, "cells": config.cell_components}
+    scaled, projected, statistics = [], [], []
+    for kind in ("genes", "cells"):
+        if kind not in inputs:
+            continue
+        keep = VarianceThreshold(config.variance_threshold, name=f"{kind}_varying")
+        values = getattr(signatures, kind)
+        keep.adapt(values)
+        values = values[:, keep.columns]
+        scale = _scaling(config, f"{kind}_scaled")
+        scale.adapt(values)
+        symbol = scale(keep(inputs[kind]))
+        if config.keep_scaled:
+            scaled.append(symbol)
+        if components[kind]:
+            project = PrincipalComponents(components[kind], name=f"{kind}_components")
+            project.adapt(
+                keras.Model(inputs[kind], symbol).predict(getattr(signatures, kind), 4096, verbose=0)
+            )
+            projected.append(project(symbol))
+        if config.row_statistics:
+            statistics.append(RowStatistics(name=f"{kind}_statistics")(symbol))
+    treatment = _treatment(inputs, signatures) if config.treatment else []
+    parts = [*scaled, *projected, *statistics, *treatment]
+    features = parts[0] if len(parts) == 1 else keras.layers.Concatenate(name="features")(parts)
+    return keras.Model(inputs, {"features": features}, name="preprocessing")
+
+
+def _scaling(config: TabularConfig, name: str) -> keras.layers.Layer:
+    if config.scaling == "rank-gauss":
+        return QuantileToNormal(config.n_quantiles, name=name)
+    return keras.layers.Normalization(name=name)
+
+
+def _treatment(inputs: dict[str, keras.KerasTensor], signatures: Signatures) -> list[keras.KerasTensor]:
+    # cp_type is no feature: controls get probability 0 at the edge, so no network need learn it.
+    parts = []
+    if "cp_time" in inputs:
+        time = TimeEncoding(name="time")
+        time.adapt(np.asarray(signatures.cp_time))
+        parts.append(time(inputs["cp_time"]))
+    if "cp_dose" in inputs:
+        parts.append(DoseEncoding(name="dose")(inputs["cp_dose"]))
+    return parts

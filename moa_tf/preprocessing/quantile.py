@@ -1,0 +1,159 @@
+"""Rank-Gauss: each feature mapped through its training quantiles to a standard normal."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+_TAIL = 1e-7
+"""Probabilities are kept this far from 0 and 1, as scikit-learn does: ±5.2 in the normal."""
+
+
+@keras.saving.register_keras_serializable(package="moa_tf")
+class QuantileToNormal(keras.layers.Layer):
+    """Maps each feature to a normal distribution by its training quantiles (rank-Gauss).
+
+    With F the piecewise linear empirical distribution function through `n_quantiles` training quantiles,
+    `y = Φ⁻¹(F(x))`. Values that occur often share the middle of their ranks. Outside the training range the
+    result is finite and constant, ±5.2. Equal to scikit-learn's
+    `QuantileTransformer(output_distribution="normal", subsample=None)` on the training rows; here it is a graph,
+    so that it is exported with the model.
+
+    The tails are computed from the distance to the nearer end, not as 1 - p: in float32 the latter would round
+    z = 4 by 5e-4.
+
+    Args:
+        n_quantiles: number of quantiles; at most the number of training rows, to which adapt() lowers it.
+
+    Input shape: [B, F] float32. Output shape: [B, F].
+
+    Source: scikit-learn, `QuantileTransformer`; for lish-moa the winners' "rank Gauss".
+
+    Example:
+        >>> import numpy as np
+        >>> layer = QuantileToNormal(n_quantiles=3)
+        >>> layer.adapt(np.array([[0.0], [1.0], [2.0]], "float32"))
+        >>> float(layer(np.array([[1.0]], "float32"))[0, 0])
+        0.0
+    """
+
+    def __init__(self, n_quantiles: int = 1000, **kwargs) -> None:
+        super().__init__(**kwargs)
+        if n_quantiles < 2:
+            raise ValueError(f"n_quantiles={n_quantiles}: expected at least 2")
+        self.n_quantiles = n_quantiles
+
+    @property
+    def _stride(self) -> int:
+        # A power of two, so that the binary search needs no bounds check.
+        return 1 << math.ceil(math.log2(self.n_quantiles))
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        shape = (input_shape[-1] * self._stride,)
+        options = {"shape": shape, "initializer": "zeros", "trainable": False, "dtype": "float32"}
+        self.quantiles = self.add_weight(name="quantiles", **options)
+        self.positions = self.add_weight(name="positions", **options)
+
+    def adapt(self, data: np.ndarray) -> None:
+        """Fits the quantiles.
+
+        Args:
+            data: [N, F] float training rows, without NaN.
+        """
+        data = np.asarray(data)
+        data = data if data.dtype.kind == "f" else data.astype(np.float32)
+        self.n_quantiles = n = min(self.n_quantiles, len(data))
+        if n < 2:
+            raise ValueError("rank-Gauss needs at least 2 training rows")
+        self.build(data.shape)
+        self.built = True
+        references = np.linspace(0, 1, n)
+        knots = np.full((data.shape[1], self._stride), np.inf, np.float32)
+        positions = np.zeros_like(knots)
+        # A block of features at a time keeps the sorted copy small.
+        for start in range(0, data.shape[1], 64):
+            block = np.array(data[:, start : start + 64].T, order="C")
+            quantiles = np.percentile(block, references * 100, axis=1, overwrite_input=True).T
+            for feature, row in enumerate(quantiles, start):
+                knots[feature, :n] = np.maximum.accumulate(row.astype(data.dtype))
+                positions[feature, :n] = _positions(knots[feature, :n].astype(data.dtype), row, references)
+        self.quantiles.assign(knots.reshape(-1))
+        self.positions.assign(positions.reshape(-1))
+
+    def call(self, inputs):
+        x = ops.cast(inputs, "float32")
+        features, stride, n = x.shape[-1], self._stride, self.n_quantiles
+        offset = ops.reshape(ops.arange(features, dtype="int32") * stride, (1, features))
+        index = ops.zeros_like(x, dtype="int32") + offset
+        step = stride // 2
+        while step:
+            ahead = index + step
+            index = ops.where(ops.take(self.quantiles, ahead) <= x, ahead, index)
+            step //= 2
+        index = ops.minimum(index, offset + (n - 2))
+        below, above = ops.take(self.quantiles, index), ops.take(self.quantiles, index + 1)
+        width = ops.where(above > below, above - below, 1.0)
+        whole = ops.cast(index - offset, "float32")
+        last = float(n - 1)
+        # Each distance is a difference from its own quantile: 1 - share would lose the tail's digits.
+        from_bottom = whole + ops.clip((x - below) / width, 0.0, 1.0)
+        from_top = (last - 1.0 - whole) + ops.clip((above - x) / width, 0.0, 1.0)
+        # On a quantile, the fitted position says where in a run of equal values x stands.
+        at = ops.take(self.positions, ops.where(x == above, index + 1, index))
+        on_quantile = ops.logical_or(x == below, x == above)
+        from_bottom = ops.where(on_quantile, at, from_bottom)
+        from_top = ops.where(on_quantile, last - at, from_top)
+        tail = ops.clip(ops.minimum(from_bottom, from_top) / last, _TAIL, 0.5)
+        z = normal_quantile(tail)
+        return ops.cast(ops.where(from_bottom <= from_top, z, -z), self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return tuple(input_shape)
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "n_quantiles": self.n_quantiles}
+
+
+def _positions(values: np.ndarray, quantiles: np.ndarray, references: np.ndarray) -> np.ndarray:
+    """Where `values` [n] stand among `quantiles` [n], in [0, n - 1]; a repeated one in its run's middle.
+
+    The interpolation from both sides, and the rule for the ends, are those of scikit-learn. It sends a value
+    within 1e-7 of an end to the end, tied or not, except where adding 1e-7 is lost to rounding in the data's own
+    dtype (float32 beyond about ±1): there tied values keep their middle.
+    """
+    upward = np.interp(values, quantiles, references)
+    downward = -np.interp(-values, -quantiles[::-1], -references[::-1])
+    share = (upward + downward) / 2
+    share[values + values.dtype.type(_TAIL) > quantiles[-1]] = 1.0
+    share[values - values.dtype.type(_TAIL) < quantiles[0]] = 0.0
+    return share * (len(values) - 1)
+
+
+def normal_quantile(p):
+    """Φ⁻¹(p) for 1e-7 <= p <= 0.5, accurate to about 1 part in 10⁷ in float32.
+
+    Args:
+        p: tensor of lower-tail probabilities.
+
+    Returns:
+        Tensor of the same shape, at most 0.
+
+    Source: Wichura (1988), Algorithm AS 241, PPND7.
+    """
+    q = p - 0.5
+    r = 0.180625 - q * q
+    centre = (
+        q
+        * (((59.10937472 * r + 159.29113202) * r + 50.434271938) * r + 3.3871327179)
+        / (((67.187563600 * r + 78.757757664) * r + 17.895169469) * r + 1.0)
+    )
+    r = ops.sqrt(-ops.log(p))
+    s = r - 1.6
+    near = (((0.17023821103 * s + 1.3067284816) * s + 2.7568153900) * s + 1.4234372777) / (
+        (0.12021132975 * s + 0.73700164250) * s + 1.0
+    )
+    # p >= 1e-7 keeps r under 4.02, so the algorithm's third branch (r > 5) is never needed.
+    return ops.where(q > -0.425, centre, -near)
