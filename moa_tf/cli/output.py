@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from moa_tf.serving.atomic import replacing, to_plain
@@ -40,6 +41,21 @@ def write_json(path: str | os.PathLike, values: Any) -> None:
     text = json.dumps(to_plain(values), indent=2, ensure_ascii=False, allow_nan=False)
     with replacing(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+@contextmanager
+def row_progress(what: str) -> Iterator[Callable[[int], None]]:
+    """Shows on stderr how many signatures are done; gives the function that adds to them.
+
+    Only on a terminal: a log would hold nothing but leftovers of the moving line.
+    """
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}: {task.completed:,} signatures"))
+    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda rows: progress.advance(task, rows)
 
 
 def _is_number(value: Any) -> bool:

@@ -1,0 +1,124 @@
+"""`moa-tf evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from moa_tf.cli.output import print_table, write_json
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from moa_tf.data.read import Targets
+
+
+@click.command()
+@click.argument("predictions", type=click.Path(path_type=Path))
+@click.argument("targets", type=click.Path(path_type=Path))
+@click.option(
+    "--features",
+    type=click.Path(path_type=Path),
+    help="The signatures' table, whose cp_type tells the controls. Gives the figures of treated rows too.",
+)
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the figures here.")
+def evaluate(predictions: Path, targets: Path, features: Path | None, json_file: Path | None) -> None:
+    """Compares predicted probabilities with labels.
+
+    PREDICTIONS and TARGETS are .csv, .csv.gz or .parquet tables of sig_id and a column per target, with the
+    same ids and targets in any order. With --features, controls count as predicted 0, and the rank metrics
+    are taken on treated rows. Beside the log loss stands that of the label means over these very rows
+    (treated ones, where known), which is a little better than that of means from training data.
+
+    \b
+    Example:
+      moa-tf evaluate predictions.csv train_targets_scored.csv --features train_features.csv
+    """
+    import numpy as np
+
+    from moa_tf.data.read import read_predictions, read_targets
+    from moa_tf.evaluation.metrics import evaluate as compute
+
+    labels = read_targets(targets)
+    probabilities = _aligned(read_predictions(predictions), labels, predictions, targets)
+    control = None if features is None else _controls(features, labels.sig_id)
+    treated = np.ones(len(labels), bool) if control is None else ~control
+    prior = labels.values[treated].mean(0, dtype=np.float64) if treated.any() else None
+    figures = compute(labels.values, probabilities, control, prior=prior, per_target=True)
+    per_target = figures.pop("per_target")
+    figures["per_target"] = {
+        name: {key: values[i] for key, values in per_target.items()} for i, name in enumerate(labels.names)
+    }
+    kinds = ["all"] if control is None else ["all", "treated"]
+    print_table(
+        "Log loss",
+        ["rows", "signatures", "predictions", "means of these labels"],
+        [
+            [
+                kind,
+                figures["rows" if kind == "all" else "treated_rows"],
+                f"{figures[f'log_loss_{kind}']:.6f}",
+                f"{figures.get(f'prior_log_loss_{kind}', np.nan):.6f}",
+            ]
+            for kind in kinds
+        ],
+    )
+    ranked = f"{figures['targets_ranked']} of {figures['targets']}"
+    print_table(
+        f"Ranking, {kinds[-1]} rows",
+        ["targets with both labels", "macro AUROC", "macro average precision"],
+        [[ranked, f"{figures['macro_auroc']:.4f}", f"{figures['macro_average_precision']:.4f}"]],
+    )
+    if json_file:
+        write_json(json_file, figures)
+
+
+def _aligned(predictions: Targets, labels: Targets, file: Path, labels_file: Path) -> np.ndarray:
+    """[N, T] probabilities in the order of the labels' rows and columns."""
+    from moa_tf.data.faults import Faults
+
+    faults = Faults()
+    have, want = set(predictions.sig_id), set(labels.sig_id)
+    for lost, what in (
+        ([value for value in labels.sig_id if value not in have], f"ids of {labels_file.name} are missing"),
+        ([value for value in predictions.sig_id if value not in want], f"ids are not in {labels_file.name}"),
+    ):
+        if lost:
+            faults.add_ids(file.name, what, lost, f"the ids of {labels_file.name}")
+    for lost, what in (
+        (
+            [name for name in labels.names if name not in predictions.names],
+            f"of {labels_file.name} are missing",
+        ),
+        ([name for name in predictions.names if name not in labels.names], f"are not in {labels_file.name}"),
+    ):
+        if lost:
+            shown = ", ".join(lost[:3]) + (", …" if len(lost) > 3 else "")
+            faults.add(file.name, f"{len(lost)} target columns {what} ({shown}), expected the same targets")
+    faults.raise_if_any()
+    column = {name: i for i, name in enumerate(predictions.names)}
+    return predictions.at(labels.sig_id)[:, [column[name] for name in labels.names]]
+
+
+def _controls(features: Path, sig_id: np.ndarray) -> np.ndarray:
+    """[N] bool, whether each signature is a control."""
+    import numpy as np
+
+    from moa_tf.data.read import iter_features
+    from moa_tf.errors import InputError
+
+    control: dict[str, bool] = {}
+    for chunk in iter_features(features):
+        if chunk.cp_type is None:
+            raise InputError(f"{features.name}: column cp_type is missing, expected it to tell the controls")
+        control.update(zip(chunk.sig_id, chunk.control, strict=True))
+    lost = [value for value in sig_id if value not in control]
+    if lost:
+        shown = ", ".join(lost[:3]) + (", …" if len(lost) > 3 else "")
+        raise InputError(
+            f"{features.name}: column sig_id: {len(lost)} ids of the targets are missing ({shown}), "
+            "expected each of them"
+        )
+    return np.array([control[value] for value in sig_id], bool)

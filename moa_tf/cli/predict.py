@@ -1,0 +1,67 @@
+"""`moa-tf predict`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from moa_tf.cli.output import print_table, row_progress, write_json
+
+
+@click.command()
+@click.argument("saved_model", type=click.Path(path_type=Path))
+@click.argument("features", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=4096,
+    show_default=True,
+    help="Signatures computed at once. Memory grows with it.",
+)
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the figures here.")
+def predict(saved_model: Path, features: Path, out: Path, batch_size: int, json_file: Path | None) -> None:
+    """Writes the probability of every mechanism of action for every signature of a table.
+
+    SAVED_MODEL is an exported version, or the directory of several, of which the latest is taken. FEATURES
+    and OUT are .csv, .csv.gz or .parquet files of any length; they are read and written piece by piece.
+    Columns of FEATURES are found by name, further ones are ignored. OUT has sig_id and a column per target,
+    as sample_submission has. An OUT that exists is replaced, but only once the new one is complete.
+
+    \b
+    Example:
+      moa-tf predict saved_models/mlp test_features.csv predictions.csv
+    """
+    import time
+
+    from moa_tf.serving.predict import load_model, predict_table
+
+    model = load_model(saved_model)
+    start = time.perf_counter()
+    with row_progress("predicting") as progress:
+        counts = predict_table(model, features, out, batch_size=batch_size, progress=progress)
+    seconds = time.perf_counter() - start
+    figures = {
+        **counts,
+        "targets": len(model.target_names),
+        "seconds": seconds,
+        "signatures_per_second": counts["signatures"] / seconds,
+        "model": str(model.path),
+        "networks": model.metadata["networks"],
+        "simulated": model.metadata.get("simulated"),
+        "predictions": str(out),
+    }
+    rows = [
+        ["model", f"{model.path} ({model.metadata['networks']} networks)"],
+        ["predictions", out],
+        ["signatures", counts["signatures"]],
+        ["of these controls, predicted 0", counts["controls"]],
+        ["targets", len(model.target_names)],
+        ["signatures/s", f"{figures['signatures_per_second']:,.0f}"],
+    ]
+    if figures["simulated"]:
+        rows.append(["trained on", "simulated data"])
+    print_table("Predictions", ["", ""], rows)
+    if json_file:
+        write_json(json_file, figures)
