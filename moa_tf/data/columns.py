@@ -1,0 +1,183 @@
+"""From the columns of a chunk to checked arrays: numbers, labels, treatment codes, names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from moa_tf.data.faults import Faults
+from moa_tf.data.schema import TREATMENT, SignatureSpec
+from moa_tf.data.tables import Chunk
+
+_NUMBERED = re.compile(r"[gc]-(\d+)")
+_MISSING = ("", "na", "n/a", "nan", "null", "none", "<na>")
+
+
+def discover_spec(columns: Sequence[str]) -> SignatureSpec:
+    """The panel of a features table: its `g-*`, `c-*` and `cp_*` columns, whatever their order.
+
+    Numbered columns come in the order of their numbers, others after them in the order of their names.
+    """
+
+    def place(name: str) -> tuple[int, int, str]:
+        number = _NUMBERED.fullmatch(name)
+        return (0, int(number[1]), name) if number else (1, 0, name)
+
+    genes = sorted((name for name in columns if name.startswith("g-")), key=place)
+    cells = sorted((name for name in columns if name.startswith("c-")), key=place)
+    return SignatureSpec(tuple(genes), tuple(cells), tuple(name for name in TREATMENT if name in columns))
+
+
+def report(
+    chunk: Chunk,
+    column: str,
+    what: str,
+    at: np.ndarray,
+    values: Sequence | None,
+    expected: str,
+    faults: Faults,
+) -> None:
+    """Adds the cells `at` (indices into the chunk) of one column to the faults.
+
+    Args:
+        chunk: the rows.
+        column: name of the column.
+        what: what is wrong with them.
+        at: indices of the faulty rows in the chunk.
+        values: [n] what the column holds, to be shown, or None to show none.
+        expected: what was expected.
+        faults: where to add.
+    """
+    has_id = column != "sig_id" and "sig_id" in chunk.frame
+
+    def cell(i: int) -> tuple[int, str]:
+        parts = [f"sig_id {chunk.frame['sig_id'].iat[i]}"] if has_id else []
+        parts += [repr(str(values[i])[:40])] if values is not None else []
+        return int(chunk.row[i]), " ".join(parts)
+
+    faults.add_cells(chunk.file, column, what, map(cell, at), expected)
+
+
+def read_numbers(
+    chunk: Chunk, names: Sequence[str], faults: Faults, expected: str, bools: bool = False
+) -> np.ndarray:
+    """Columns as one matrix, every cell checked.
+
+    Args:
+        chunk: the rows.
+        names: which columns, in the order of the result.
+        faults: gets the cells that are missing, infinite or no number.
+        expected: what was expected, for the message.
+        bools: take a column of truth values for 0 and 1.
+
+    Returns:
+        [n, len(names)] float32; NaN or infinite where a fault was reported.
+    """
+    frame, texts = chunk.frame, {}
+    kinds = dict(zip(frame.columns, (dtype.kind for dtype in frame.dtypes), strict=True))
+    odd = [name for name in names if kinds[name] not in ("iufb" if bools else "iuf")]
+    if odd:
+        texts = {name: frame[name].astype(str).to_numpy(object) for name in odd}
+        converted = {name: pd.to_numeric(pd.Series(texts[name]), errors="coerce") for name in odd}
+        frame = frame.assign(**converted)
+    with np.errstate(over="ignore"):
+        values = frame[list(names)].to_numpy(np.float32)
+        finite = np.isfinite(values.sum())  # One pass; a sum that overflows only costs the exact look below.
+    if not finite:
+        wrong = ~np.isfinite(values)
+        for j in np.flatnonzero(wrong.any(0)):
+            at = np.flatnonzero(wrong[:, j])
+            _report_not_finite(chunk, names[j], at, values[:, j], texts.get(names[j]), expected, faults)
+    return values
+
+
+def _report_not_finite(
+    chunk: Chunk,
+    name: str,
+    at: np.ndarray,
+    values: np.ndarray,
+    text: np.ndarray | None,
+    expected: str,
+    faults: Faults,
+) -> None:
+    infinite = at[np.isinf(values[at])]
+    rest = at[np.isnan(values[at])]
+    # Without a text the column came as numbers, so what is no number is a missing value.
+    missing = rest if text is None else np.array([i for i in rest if _is_missing(text[i])], int)
+    words = np.setdiff1d(rest, missing)
+    for what, rows, shown in (
+        ("missing or NaN", missing, text),
+        ("infinite", infinite, text),
+        ("not a number", words, text),
+    ):
+        if len(rows):
+            report(chunk, name, what, rows, shown, expected, faults)
+
+
+def _is_missing(value: object) -> bool:
+    return str(value).strip().lower() in _MISSING
+
+
+def read_labels(chunk: Chunk, names: Sequence[str], faults: Faults) -> np.ndarray:
+    """[n, len(names)] float32 labels; anything but 0 and 1 is a fault."""
+    values = read_numbers(chunk, names, faults, "0 or 1", bools=True)
+    wrong = values * (values - 1) != 0
+    if wrong.any():
+        wrong &= np.isfinite(values)
+        for j in np.flatnonzero(wrong.any(0)):
+            at = np.flatnonzero(wrong[:, j])
+            report(chunk, names[j], "neither 0 nor 1", at, values[:, j], "0 or 1", faults)
+    return values
+
+
+def read_codes(chunk: Chunk, name: str, choices: tuple[str, ...], faults: Faults) -> np.ndarray:
+    """[n] int32 index into `choices` of a text column; -1 where a fault was reported."""
+    text = chunk.frame[name]
+    codes = pd.Categorical(text, categories=list(choices)).codes.astype(np.int32)
+    if (codes < 0).any():
+        report(chunk, name, "unknown", np.flatnonzero(codes < 0), text.tolist(), " or ".join(choices), faults)
+    return codes
+
+
+def read_time(chunk: Chunk, faults: Faults) -> np.ndarray:
+    """[n] float32 hours; a time that is not above 0 is a fault."""
+    hours = read_numbers(chunk, ["cp_time"], faults, "hours above 0")[:, 0]
+    if (hours <= 0).any():
+        report(chunk, "cp_time", "not above 0", np.flatnonzero(hours <= 0), hours, "hours above 0", faults)
+    return hours
+
+
+def read_names(chunk: Chunk, name: str, faults: Faults) -> np.ndarray:
+    """[n] str objects of a text column; an empty or undecodable one is a fault."""
+    text = chunk.frame[name].to_numpy(object)
+    empty = np.flatnonzero(text == "")
+    if len(empty):
+        report(chunk, name, "empty", empty, None, "a name", faults)
+    broken = np.array([i for i, value in enumerate(text) if "\ufffd" in value], int)
+    if len(broken):
+        report(chunk, name, "not UTF-8 text", broken, text, "UTF-8", faults)
+    return text
+
+
+class UniqueIds:
+    """Finds a `sig_id` that occurs twice, over all chunks of a file."""
+
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+
+    def read(self, chunk: Chunk, faults: Faults) -> np.ndarray:
+        """[n] the chunk's sig_ids; a repeated one is a fault."""
+        ids = read_names(chunk, "sig_id", faults)
+        if len(set(ids)) == len(ids) and self._seen.isdisjoint(ids):
+            self._seen.update(ids)
+        else:
+            again = []
+            for i, value in enumerate(ids):
+                if value in self._seen and value:
+                    again.append(i)
+                self._seen.add(value)
+            report(chunk, "sig_id", "repeated", np.array(again, int), ids, "each id once", faults)
+        return ids
