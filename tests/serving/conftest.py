@@ -1,0 +1,111 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from moa_tf.data.schema import Signatures, SignatureSpec
+
+GENES, CELLS = ("g-0", "g-1", "g-2"), ("c-0", "c-1")
+PANELS = {
+    "all": SignatureSpec(GENES, CELLS),
+    "genes": SignatureSpec(GENES, (), ()),
+    "no-cells": SignatureSpec(GENES, (), ("cp_type", "cp_time")),
+}
+TARGETS = ("a", "b, inhibitor", "c")
+
+
+def make_member(spec, seed, networks):
+    """Preprocessing with weights of its own fold, and networks with dropout and batch statistics."""
+    import keras
+
+    keras.utils.set_random_seed(seed)
+    inputs = {
+        name: keras.Input(shape, dtype=dtype, name=name) for name, (shape, dtype) in spec.inputs.items()
+    }
+    numbers = [inputs[name] for name in ("genes", "cells") if name in inputs]
+    x = keras.layers.Concatenate()(numbers) if len(numbers) > 1 else numbers[0]
+    features = {"x": keras.layers.Dense(4, activation="tanh")(x)}
+    if "cp_time" in inputs:
+        hours = keras.layers.Reshape((1,))(inputs["cp_time"])
+        features["time"] = keras.layers.Rescaling(1 / 72, dtype="float32")(hours)
+    if "cp_dose" in inputs:
+        features["dose"] = keras.layers.Embedding(2, 2)(inputs["cp_dose"])
+    preprocessing = keras.Model(inputs, features)
+
+    def network():
+        heads = {name: keras.Input(value.shape[1:], name=name) for name, value in features.items()}
+        h = keras.layers.Concatenate()(list(heads.values())) if len(heads) > 1 else heads["x"]
+        h = keras.layers.Dropout(0.5)(keras.layers.BatchNormalization()(h))
+        model = keras.Model(heads, keras.layers.Dense(len(TARGETS), bias_initializer="normal")(h))
+        model.layers[-1].bias.assign(np.random.default_rng(seed).normal(size=len(TARGETS)))
+        return model
+
+    return preprocessing, [network() for _ in range(networks)]
+
+
+def make_signatures(spec, rows, seed=0):
+    rng = np.random.default_rng(seed)
+    values = {
+        "genes": rng.normal(size=(rows, len(spec.genes))).astype(np.float32),
+        "cells": rng.normal(size=(rows, len(spec.cells))).astype(np.float32),
+        "cp_type": (np.arange(rows) % 4 == 3).astype(np.int32),
+        "cp_time": rng.choice([24, 48, 72], rows).astype(np.float32),
+        "cp_dose": rng.integers(0, 2, rows).astype(np.int32),
+    }
+    return Signatures(
+        spec,
+        np.array([f"id_{i}" for i in range(rows)], object),
+        **{k: v for k, v in values.items() if k in spec.inputs},
+    )
+
+
+def mean_probabilities(members, signatures):
+    """What an export must give, in NumPy float64."""
+    probabilities = [
+        1 / (1 + np.exp(-np.asarray(network(preprocessing(signatures.inputs())), np.float64)))
+        for preprocessing, networks in members
+        for network in networks
+    ]
+    return np.where(signatures.control[:, None], 0, np.mean(probabilities, axis=0))
+
+
+@pytest.fixture(scope="session", params=PANELS)
+def case(request, tmp_path_factory):
+    """An exported model of two folds (two seeds, one seed) for each kind of panel."""
+    from moa_tf.serving.export import export
+    from moa_tf.serving.predict import load_model
+
+    spec = PANELS[request.param]
+    members = [make_member(spec, 0, 2), make_member(spec, 1, 1)]
+    root = tmp_path_factory.mktemp(request.param) / "saved_models" / "tiny"
+    metadata = {"fingerprint": "abc", "simulated": True, "metrics": {"macro_auroc": float("nan")}}
+    version = export(
+        members,
+        root,
+        spec=spec,
+        target_names=TARGETS,
+        metadata=metadata,
+        explainer=lambda inputs: {"activation": members[1][0](inputs)["x"]},
+    )
+    return SimpleNamespace(
+        spec=spec,
+        members=members,
+        root=root,
+        version=version,
+        targets=TARGETS,
+        model=load_model(root),
+        signatures=make_signatures(spec, 9),
+        expected=lambda signatures: mean_probabilities(members, signatures),
+    )
+
+
+@pytest.fixture(scope="session")
+def export_again(case):
+    """Exports the case's first network once more."""
+    from moa_tf.serving.export import export
+
+    def run(root, **changes):
+        values = {"spec": case.spec, "target_names": TARGETS, "metadata": {}} | changes
+        return export([(case.members[0][0], case.members[0][1][:1])], root, **values)
+
+    return run

@@ -1,0 +1,257 @@
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from moa_tf.data.schema import DOSES, TYPES
+from moa_tf.errors import InputError
+from moa_tf.serving import versions
+from moa_tf.serving.export import export, latest_version, load_metadata
+from moa_tf.serving.predict import raw_inputs
+
+
+def example(signatures, row, integer_time):
+    """One row as serialised tf.Example."""
+    import tensorflow as tf
+
+    kinds = {"float": tf.train.FloatList, "int64": tf.train.Int64List, "bytes": tf.train.BytesList}
+
+    def feature(kind, values):
+        return tf.train.Feature(**{f"{kind}_list": kinds[kind](value=values)})
+
+    features = {}
+    for name, values in signatures.inputs().items():
+        value = values[row]
+        if name in ("cp_type", "cp_dose"):
+            features[name] = feature("bytes", [{"cp_type": TYPES, "cp_dose": DOSES}[name][value].encode()])
+        elif name == "cp_time" and integer_time:
+            features[name] = feature("int64", [int(value)])
+        else:
+            features[name] = feature("float", np.atleast_1d(value).tolist())
+    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+
+
+def examples_of(model, serialised):
+    import tensorflow as tf
+
+    outputs = model.loaded.signatures["serving_examples"](examples=tf.constant(serialised))
+    return outputs["probabilities"].numpy()
+
+
+def test_probability_is_the_mean_over_networks_and_zero_for_controls(case):
+    probabilities = case.model.predict(case.signatures)
+    assert probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities, case.expected(case.signatures), atol=1e-6)
+    assert (probabilities[case.signatures.control] == 0).all()
+    assert (probabilities[~case.signatures.control] > 0).all()
+    assert case.signatures.control.any() == ("cp_type" in case.spec.inputs)
+
+
+def test_inputs_are_those_of_the_panel_under_their_names(case):
+    signature = case.model.loaded.signatures["serving_default"].structured_input_signature[1]
+    assert set(signature) == set(case.spec.inputs)
+    for name, spec in signature.items():
+        assert spec.dtype.name == ("string" if name in ("cp_type", "cp_dose") else "float32")
+        assert spec.shape.as_list() == [None, *case.spec.inputs[name][0]]
+
+
+@pytest.mark.parametrize("integer_time", [[False], [True], [False, True]])
+def test_examples_give_the_same_with_time_as_float_or_integer(case, integer_time):
+    serialised = [example(case.signatures, row, integer_time[row % len(integer_time)]) for row in range(9)]
+    np.testing.assert_array_equal(examples_of(case.model, serialised), case.model.predict(case.signatures))
+
+
+def test_an_example_that_lacks_an_input_is_refused(case):
+    import tensorflow as tf
+
+    for name in case.spec.inputs:
+        broken = tf.train.Example.FromString(example(case.signatures, 1, False))
+        del broken.features.feature[name]
+        with pytest.raises(tf.errors.InvalidArgumentError, match=name):
+            examples_of(case.model, [example(case.signatures, 0, False), broken.SerializeToString()])
+
+
+@pytest.mark.parametrize(("name", "value"), [("genes", np.nan), ("genes", np.inf), ("cp_time", np.nan)])
+def test_numbers_that_are_not_finite_are_refused(case, name, value):
+    import tensorflow as tf
+
+    if name not in case.spec.inputs:
+        pytest.skip("the panel lacks it")
+    inputs = {key: item.numpy() for key, item in raw_inputs(case.signatures).items()}
+    inputs[name][-1] = value
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"{name}: expected finite"):
+        case.model.loaded.signatures["serving_default"](**{k: tf.constant(v) for k, v in inputs.items()})
+
+
+@pytest.mark.parametrize("name", ["cp_type", "cp_dose"])
+def test_unknown_treatments_are_refused(case, name):
+    import tensorflow as tf
+
+    if name not in case.spec.inputs:
+        pytest.skip("the panel lacks it")
+    inputs = raw_inputs(case.signatures) | {name: tf.constant(["D3"] * 9)}
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"{name}: expected one of"):
+        case.model.loaded.signatures["serving_default"](**inputs)
+
+
+def test_explain_signature_calls_the_explainer(case):
+    outputs = case.model.loaded.signatures["explain"](**raw_inputs(case.signatures))
+    expected = case.members[1][0](case.signatures.inputs())["x"]
+    np.testing.assert_allclose(outputs["activation"], expected, atol=1e-6)
+
+
+def test_metadata_travels_as_an_asset(case):
+    metadata = load_metadata(case.root)
+    assert metadata == load_metadata(case.version)
+    assert metadata["targets"] == list(case.targets)
+    assert metadata["spec"] == case.spec.to_dict()
+    assert metadata["networks"] == 3
+    assert metadata["signatures"] == ["serving_default", "serving_examples", "explain"]
+    assert metadata["fingerprint"] == "abc"
+    assert metadata["simulated"] is True
+    assert metadata["metrics"] == {"macro_auroc": None}
+    assert {"moa-tf", "tensorflow", "keras", "numpy"} <= set(metadata["versions"])
+
+
+def test_versions_count_up_from_the_highest_number(tmp_path, export_again):
+    for name in ("9", "10", "x11", "12.old"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "10" / "kept").write_text("kept")
+    assert export_again(tmp_path) == tmp_path / "11"
+    assert (tmp_path / "10" / "kept").read_text() == "kept"
+    assert latest_version(tmp_path) == tmp_path / "11"
+    assert export_again(tmp_path) == tmp_path / "12"
+    assert latest_version(tmp_path) == tmp_path / "12"
+    assert latest_version(tmp_path / "11") == tmp_path / "11"
+    assert "explain" not in load_metadata(tmp_path)["signatures"]
+
+
+@pytest.mark.parametrize("step", ["_save", "sync_tree", "publish"])
+def test_a_failure_at_any_step_leaves_no_version(tmp_path, monkeypatch, export_again, step):
+    from moa_tf.serving import export as module
+
+    original = getattr(module, step)
+
+    def fail(*arguments):
+        if step == "_save":
+            original(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, step, fail)
+    with pytest.raises(KeyboardInterrupt):
+        export_again(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_while_it_is_written_no_number_is_to_be_seen(tmp_path, monkeypatch, export_again):
+    from moa_tf.serving import export as module
+
+    seen = []
+    original = module.publish
+    monkeypatch.setattr(
+        module, "publish", lambda *arguments: (seen.extend(os.listdir(tmp_path)), original(*arguments))[1]
+    )
+    export_again(tmp_path)
+    assert len(seen) == 1
+    assert seen[0].startswith(".tmp-")
+    assert os.listdir(tmp_path) == ["1"]
+
+
+def test_publishers_at_once_get_different_versions(tmp_path):
+    parts = [tmp_path / f".tmp-{i}" for i in range(8)]
+    for part in parts:
+        part.mkdir()
+        (part / "saved_model.pb").write_text(part.name)
+    barrier, got = threading.Barrier(len(parts)), {}
+
+    def work(part):
+        barrier.wait()
+        got[part.name] = versions.publish(part, tmp_path)
+
+    threads = [threading.Thread(target=work, args=(part,)) for part in parts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(int(path.name) for path in got.values()) == list(range(1, 9))
+    for name, path in got.items():
+        assert (path / "saved_model.pb").read_text() == name
+
+
+def test_where_no_version_can_be_written(tmp_path, case, export_again):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="file"):
+        export_again(tmp_path / "file")
+    with pytest.raises(InputError, match="is a SavedModel itself"):
+        export_again(case.version)
+
+
+def test_networks_must_fit_the_target_names(tmp_path, case, export_again):
+    with pytest.raises(ValueError, match="3 logits for 2 target names"):
+        export_again(tmp_path, target_names=["a", "b"])
+    with pytest.raises(ValueError, match="no network"):
+        export([], tmp_path, spec=case.spec, target_names=["a"], metadata={})
+
+
+def test_what_is_no_exported_model(tmp_path):
+    with pytest.raises(InputError, match="no such directory"):
+        latest_version(tmp_path / "none")
+    (tmp_path / "1").mkdir()
+    with pytest.raises(InputError, match="holds no SavedModel"):
+        latest_version(tmp_path)
+    (tmp_path / "1" / "saved_model.pb").write_bytes(b"")
+    with pytest.raises(InputError, match=r"metadata\.json"):
+        load_metadata(tmp_path)
+
+
+WITHOUT_PACKAGE = """
+import sys
+sys.modules["moa_tf"] = None  # importing it now is an ImportError
+sys.modules["keras"] = None
+from tensorflow.python.tools.saved_model_cli import main
+sys.argv[0] = "saved_model_cli"
+main()
+"""
+
+
+@pytest.mark.slow
+def test_saved_model_cli_runs_it_without_the_package(case, tmp_path):
+    inputs = {name: value.numpy().tolist() for name, value in raw_inputs(case.signatures).items()}
+    for name in {"cp_type", "cp_dose"} & set(inputs):
+        inputs[name] = [value.decode() for value in inputs[name]]
+    if "cp_time" in inputs:
+        inputs["cp_time"] = [int(hours) for hours in inputs["cp_time"]]  # as one would type them
+    expressions = ";".join(f"{name}={value!r}" for name, value in inputs.items())
+    command = ["run", "--dir", case.version, "--tag_set", "serve", "--signature_def", "serving_default"]
+    run = subprocess.run(
+        [sys.executable, "-c", WITHOUT_PACKAGE, *command, "--input_exprs", expressions, "--outdir", tmp_path],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert run.returncode == 0, run.stderr
+    probabilities = np.load(tmp_path / "probabilities.npy")
+    np.testing.assert_allclose(probabilities, case.expected(case.signatures), atol=1e-6)
+
+
+@pytest.mark.slow
+def test_examples_and_explain_load_without_the_package(case, tmp_path):
+    np.save(tmp_path / "examples.npy", [example(case.signatures, row, True) for row in range(9)])
+    code = f"""
+import sys
+sys.modules["moa_tf"] = None
+import numpy as np, tensorflow as tf
+loaded = tf.saved_model.load({str(case.version)!r})
+outputs = loaded.signatures["serving_examples"](examples=tf.constant(np.load("examples.npy").tolist()))
+np.save("probabilities.npy", outputs["probabilities"])
+print(sorted(loaded.signatures))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout.replace("'", '"')) == ["explain", "serving_default", "serving_examples"]
+    probabilities = np.load(tmp_path / "probabilities.npy")
+    np.testing.assert_allclose(probabilities, case.expected(case.signatures), atol=1e-6)
