@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -53,28 +54,29 @@ def training_batches(
     return batches.with_options(options).prefetch(2)
 
 
-def run_model(
-    model: tf.Module, inputs: dict[str, np.ndarray], batch_size: int = 2048
-) -> dict[str, np.ndarray] | np.ndarray:
-    """`model(inputs)` in inference, a batch at a time in one graph, as NumPy arrays.
+class Inference:
+    """A Keras model, called on NumPy arrays in inference, a batch at a time in one graph.
 
-    Unlike Keras's `predict` it does the same under every distribution strategy, so that each worker of several
-    can score the validation rows by itself.
+    Unlike Keras's `predict` it does the same under every distribution strategy, so that each worker of several can
+    score the held-out rows by itself.
 
     Args:
         model: Keras model whose inputs are a dict.
-        inputs: name -> [N, ...].
-        batch_size: rows at a time.
-
-    Returns:
-        The model's output, [N, ...], or a dict of such.
     """
-    graph = tf.function(lambda batch: model(batch, training=False), reduce_retracing=True)
-    rows = len(next(iter(inputs.values())))
-    parts = []
-    for start in range(0, max(rows, 1), batch_size):
-        batch = {
-            name: tf.convert_to_tensor(values[start : start + batch_size]) for name, values in inputs.items()
-        }
-        parts.append(tf.nest.map_structure(lambda tensor: tensor.numpy(), graph(batch)))
-    return tf.nest.map_structure(lambda *blocks: np.concatenate(blocks), *parts)
+
+    def __init__(self, model: keras.Model) -> None:
+        self.graph = tf.function(lambda batch: model(batch, training=False), reduce_retracing=True)
+
+    def __call__(
+        self, inputs: dict[str, np.ndarray], batch_size: int = 2048
+    ) -> dict[str, np.ndarray] | np.ndarray:
+        """The model's output for `inputs` (name -> [N, ...]): [N, ...], or a dict of such."""
+        rows = len(next(iter(inputs.values())))
+        blocks = []
+        for start in range(0, max(rows, 1), batch_size):
+            batch = {
+                name: tf.convert_to_tensor(values[start : start + batch_size])
+                for name, values in inputs.items()
+            }
+            blocks.append(tf.nest.map_structure(lambda tensor: tensor.numpy(), self.graph(batch)))
+        return tf.nest.map_structure(lambda *parts: np.concatenate(parts), *blocks)

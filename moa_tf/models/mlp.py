@@ -9,7 +9,7 @@ from typing import Literal
 import keras
 import numpy as np
 
-from moa_tf.layers import WeightNormDense
+from moa_tf.layers.weight_norm import WeightNormDense
 from moa_tf.models.base import Family, output_bias, require
 from moa_tf.models.tabular import TabularConfig, fit_preprocessing
 

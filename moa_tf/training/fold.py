@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from moa_tf.data.input import run_model, training_batches
+from moa_tf.data.input import Inference, training_batches
 from moa_tf.errors import InputError
 from moa_tf.evaluation.metrics import mean_log_loss
 from moa_tf.models.base import Family, ModelConfig
@@ -21,6 +21,7 @@ from moa_tf.training.checkpoint import load_checkpoint, save_checkpoint
 from moa_tf.training.losses import SmoothedBinaryCrossentropy, log_positive_weights
 from moa_tf.training.multi_worker import MultiWorkerModel
 from moa_tf.training.optimizers import make_learning_rate, make_optimizer
+from moa_tf.training.reporter import Reporter
 from moa_tf.training.strategy import Placement
 
 
@@ -49,21 +50,6 @@ class FoldData:
 
 
 @dataclass
-class Hooks:
-    """How a training speaks to its caller.
-
-    Attributes:
-        on_batch: called after every step.
-        on_epoch: called with (epoch, its figures) after every epoch.
-        on_message: called with a line for the user.
-    """
-
-    on_batch: Callable[[], None] = lambda: None
-    on_epoch: Callable[[int, dict[str, float]], None] = lambda epoch, figures: None
-    on_message: Callable[[str], None] = lambda line: None
-
-
-@dataclass
 class Progress:
     """What a training must remember from epoch to epoch beside weights and optimiser."""
 
@@ -74,11 +60,9 @@ class Progress:
     since_reduced: int = 0
 
 
-def probabilities(
-    network: keras.Model, features: dict[str, np.ndarray], batch_size: int = 1024
-) -> np.ndarray:
+def probabilities(network: Inference, features: dict[str, np.ndarray]) -> np.ndarray:
     """[N, T] float32 sigmoid of the network's logits."""
-    logits = run_model(network, features, batch_size)
+    logits = network(features, 1024)
     return (0.5 * (1.0 + np.tanh(0.5 * logits.astype(np.float64)))).astype(np.float32)
 
 
@@ -91,7 +75,8 @@ def train_network(
     precision: str = "float32",
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 60.0,
-    hooks: Hooks | None = None,
+    label: str = "",
+    reporter: Reporter | None = None,
     initialise: Callable[[keras.Model], None] | None = None,
 ) -> tuple[keras.Model, dict[str, Any]]:
     """Builds a network and trains it.
@@ -106,7 +91,8 @@ def train_network(
         checkpoint: file for the state between epochs; training goes on from it if it is there.
         checkpoint_seconds: least time between two checkpoints: a network of 12 million weights has 150 MB of
             state, and an epoch may take only seconds.
-        hooks: see `Hooks`.
+        label: what to call this network in messages.
+        reporter: told of every step and epoch.
         initialise: called with the new network, to load pretrained weights into it.
 
     Returns:
@@ -141,8 +127,10 @@ def train_network(
             optimizer, SmoothedBinaryCrossentropy(config.label_smoothing, weights), jit_compile=False
         )
         optimizer.build(model.trainable_variables)
-    follow = _Follow(data, config, checkpoint, checkpoint_seconds, hooks or Hooks(), placement.chief)
+    reporter = reporter or Reporter()
+    follow = _Follow(data, config, checkpoint, checkpoint_seconds, reporter, placement.chief)
     first = follow.restore(model)
+    reporter.member(label, config.epochs - first, steps)
     if first < config.epochs:
         model.fit(
             training_batches(
@@ -151,6 +139,7 @@ def train_network(
             initial_epoch=first,
             epochs=config.epochs,
             steps_per_epoch=steps,
+            shuffle=False,
             verbose=0,
             callbacks=[follow],
         )
@@ -171,12 +160,12 @@ class _Follow(keras.callbacks.Callback):
         config: ModelConfig,
         checkpoint: Path | None,
         checkpoint_seconds: float,
-        hooks: Hooks,
+        reporter: Reporter,
         chief: bool,
     ) -> None:
         super().__init__()
         self.config, self.checkpoint, self.checkpoint_seconds = config, checkpoint, checkpoint_seconds
-        self.hooks, self.chief = hooks, chief
+        self.reporter, self.chief = reporter, chief
         self.held_out = {name: values[data.held_out] for name, values in data.features.items()}
         self.held_out_targets = data.targets[data.held_out]
         self.progress = Progress()
@@ -190,7 +179,7 @@ class _Follow(keras.callbacks.Callback):
         try:
             found = load_checkpoint(self.checkpoint, model)
         except ValueError as error:
-            self.hooks.on_message(
+            self.reporter.message(
                 f"{self.checkpoint}: damaged ({error}); this fold is trained from its start"
             )
             return 0
@@ -201,8 +190,11 @@ class _Follow(keras.callbacks.Callback):
         stopped = self._is_over()
         return self.config.epochs if stopped else len(self.progress.history)
 
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        self.inference = Inference(self.model)
+
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        self.hooks.on_batch()
+        self.reporter.batch()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         # Several workers log nothing by step; reading the metric adds up over them.
@@ -214,11 +206,11 @@ class _Follow(keras.callbacks.Callback):
             )
         figures = {"loss": loss, "learning_rate": float(np.asarray(self.model.optimizer.learning_rate))}
         if len(self.held_out_targets):
-            predicted = probabilities(self.model, self.held_out)
+            predicted = probabilities(self.inference, self.held_out)
             figures["held_out_log_loss"] = mean_log_loss(self.held_out_targets, predicted)
         self._judge(epoch, figures)
         self.progress.history.append(figures)
-        self.hooks.on_epoch(epoch, figures)
+        self.reporter.epoch(epoch, figures)
         if self._is_over():
             self.model.stop_training = True
         due = time.monotonic() - self.saved_at >= self.checkpoint_seconds

@@ -1,0 +1,73 @@
+"""The `moa-tf` command. A subcommand's module, and TensorFlow with it, is imported when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+import moa_tf
+from moa_tf.errors import InputError
+
+COMMANDS = {
+    "data": "Simulate or check a directory of signature tables.",
+    "train": "Cross-validate a model and export it.",
+    "predict": "Probabilities for a table of signatures, from an exported model.",
+    "evaluate": "Score a table of predictions against a table of targets.",
+    "export": "Export a finished run as a SavedModel.",
+    "explain": "Which features speak for which mechanism.",
+}
+
+
+class LazyGroup(click.Group):
+    """Lists its commands without importing them."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        return getattr(importlib.import_module(f"moa_tf.cli.{name}"), name)
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(moa_tf.__version__, prog_name="moa-tf")
+def cli() -> None:
+    """Mechanisms of action from gene expression and cell viability.
+
+    \b
+    Example: train on the simulated sample, then predict with the exported model
+      moa-tf data simulate sample
+      moa-tf train --data sample --strategy mirrored
+      moa-tf predict saved_models/mlp sample/test_features.csv predictions.csv
+    """
+
+
+def main() -> None:
+    """Runs the command line: exit status 0, 1 on an error of the program, 2 on a wrong call or bad input."""
+    # TensorFlow's own log on stderr would drown the progress; errors still get through.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    try:
+        sys.exit(cli(standalone_mode=False))
+    except InputError as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

@@ -1,0 +1,192 @@
+"""Optimisers and learning-rate schedules by a model's config."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+from keras import ops
+
+from moa_tf.models.base import ModelConfig, require
+
+
+@keras.saving.register_keras_serializable(package="moa_tf")
+class FusedAdam(keras.optimizers.Adam):
+    """Adam and AdamW in one pass over each variable on the TensorFlow backend.
+
+    m ← β₁m + (1 − β₁)g, v ← β₂v + (1 − β₂)g², w ← w(1 − ηλ) − η √(1 − β₂ᵗ)/(1 − β₁ᵗ) · m/(√v + ε)
+
+    Keras's own Adam makes some ten passes over memory of the size of the variable and is bound by memory;
+    here TensorFlow's ResourceApplyAdam kernel does it in one. State, its names and the results (to rounding)
+    are those of `keras.optimizers.Adam` and `AdamW`. On other backends Keras's own step runs.
+
+    Weight decay, of both kinds, acts on matrices and kernels only: variables with fewer than two axes (biases,
+    γ and β of normalisations, g of weight normalisation) are left alone.
+
+    Args:
+        learning_rate: η, a float or a schedule.
+        beta_1: β₁.
+        beta_2: β₂.
+        epsilon: ε, outside the bias correction as in Keras.
+        weight_decay: λ, decoupled from the gradient (AdamW).
+        l2: coupled weight decay, added to the gradient as l2 · w after clipping (`weight_decay` of PyTorch's
+            Adam).
+        **kwargs: clipping, EMA, gradient accumulation: see `keras.optimizers.Optimizer`. No amsgrad.
+
+    Source: Kingma & Ba 2015, Adam, section 2; Loshchilov & Hutter 2019, Decoupled Weight Decay
+    Regularization, algorithm 2.
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = 1e-3,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        weight_decay: float = 0.0,
+        l2: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(learning_rate, beta_1, beta_2, epsilon, weight_decay=weight_decay, **kwargs)
+        if self.amsgrad:
+            raise ValueError("amsgrad=True: FusedAdam has no such form; use keras.optimizers.Adam")
+        self.l2 = l2
+
+    def _apply_weight_decay(self, variables: Any) -> None:
+        """Nothing: update_step does it, in half the passes over memory."""
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        if len(variable.shape) > 1:
+            if self.l2:
+                gradient = gradient + ops.cast(self.l2, gradient.dtype) * ops.cast(variable, gradient.dtype)
+            if self.weight_decay:
+                rate = ops.cast(learning_rate, variable.dtype) * self.weight_decay
+                self.assign_sub(variable, variable * rate)
+        if keras.backend.backend() != "tensorflow":
+            super().update_step(gradient, variable, learning_rate)
+            return
+        self._fused_step(gradient, variable, learning_rate)
+
+    def _fused_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        import tensorflow as tf
+
+        if isinstance(gradient, tf.IndexedSlices):
+            gradient = tf.convert_to_tensor(gradient)
+        dtype = variable.dtype
+        step = tf.cast(self.iterations + 1, dtype)
+        index = self._get_variable_index(variable)
+        # Inside a replica a distributed variable's handle is that of this replica's copy.
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=tf.cast(self.beta_1, dtype) ** step,
+            beta2_power=tf.cast(self.beta_2, dtype) ** step,
+            lr=tf.cast(learning_rate, dtype),
+            beta1=tf.cast(self.beta_1, dtype),
+            beta2=tf.cast(self.beta_2, dtype),
+            epsilon=tf.cast(self.epsilon, dtype),
+            grad=tf.cast(gradient, dtype),
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        del config["amsgrad"]
+        return config | {"l2": self.l2}
+
+
+@keras.saving.register_keras_serializable(package="moa_tf")
+class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
+    """One rise and one fall of the learning rate, both along half a cosine.
+
+    Rises from peak / start_divisor at step 0 to peak at step warmup · steps − 1, then falls to
+    peak / final_divisor at step steps − 1 and stays there. Equal to PyTorch's `OneCycleLR` with
+    `cycle_momentum=False`, `div_factor=start_divisor`, `final_div_factor=final_divisor / start_divisor`.
+
+    Args:
+        peak: largest learning rate.
+        steps: optimiser steps in all.
+        warmup: fraction of `steps` in which it rises, above 0 and below 1.
+        start_divisor: see above.
+        final_divisor: see above.
+
+    Source: Smith & Topin 2018, Super-Convergence, section 4; the cosine form is PyTorch's.
+    """
+
+    def __init__(
+        self,
+        peak: float,
+        steps: int,
+        warmup: float = 0.1,
+        start_divisor: float = 1e3,
+        final_divisor: float = 1e4,
+        name: str = "one_cycle",
+    ) -> None:
+        super().__init__()
+        require(steps >= 1, "steps", steps, "at least 1")
+        require(0 < warmup < 1, "warmup", warmup, "between 0 and 1")
+        self.peak = peak
+        self.steps = steps
+        self.warmup = warmup
+        self.start_divisor = start_divisor
+        self.final_divisor = final_divisor
+        self.name = name
+
+    def __call__(self, step: Any) -> Any:
+        step = ops.cast(step, "float32")
+        # At least one step apart, so that a run of very few steps does not divide by zero.
+        top = max(self.warmup * self.steps - 1, 0.0)
+        end = max(self.steps - 1.0, top + 1)
+        start, final = self.peak / self.start_divisor, self.peak / self.final_divisor
+        rise = _half_cosine(start, self.peak, step / max(top, 1e-6))
+        fall = _half_cosine(self.peak, final, (step - top) / (end - top))
+        return ops.where(step <= top, rise, fall)
+
+    def get_config(self) -> dict[str, Any]:
+        names = ("peak", "steps", "warmup", "start_divisor", "final_divisor", "name")
+        return {name: getattr(self, name) for name in names}
+
+
+def _half_cosine(start: float, end: float, fraction: Any) -> Any:
+    """From start (fraction 0 or less) to end (fraction 1 or more) along half a cosine."""
+    return end + (start - end) / 2 * (1 + ops.cos(math.pi * ops.clip(fraction, 0.0, 1.0)))
+
+
+def make_learning_rate(config: ModelConfig, steps: int) -> float | Any:
+    """The learning rate that `config.schedule` asks for.
+
+    Args:
+        config: the model's hyperparameters.
+        steps: optimiser steps in the whole training.
+
+    Returns:
+        A schedule for `one-cycle` and `cosine`; a float for `constant`, and for `plateau`, which a callback
+        moves (`optimizer.learning_rate` is then a variable).
+    """
+    if config.schedule == "one-cycle":
+        return OneCycle(
+            config.learning_rate, steps, config.warmup, config.start_divisor, config.final_divisor
+        )
+    if config.schedule == "cosine":
+        return keras.optimizers.schedules.CosineDecay(
+            config.learning_rate, decay_steps=max(steps - 1, 1), alpha=1 / config.final_divisor
+        )
+    return float(config.learning_rate)
+
+
+def make_optimizer(config: ModelConfig, learning_rate: float | Any) -> keras.optimizers.Optimizer:
+    """The optimiser that `config` asks for; create it within the strategy's scope.
+
+    Args:
+        config: `optimizer`, `weight_decay`, `clip_norm` and `ema` are read.
+        learning_rate: as `make_learning_rate` gives it.
+    """
+    decay = "l2" if config.optimizer == "adam" else "weight_decay"
+    return FusedAdam(
+        learning_rate,
+        **{decay: config.weight_decay},
+        global_clipnorm=config.clip_norm or None,
+        use_ema=config.ema > 0,
+        ema_momentum=config.ema,
+    )
