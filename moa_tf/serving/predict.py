@@ -192,11 +192,15 @@ def _table_writer(
             yield lambda ids, probabilities: writer.write_batch(batch(ids, probabilities))
         return
     with _open_text(path) as file:
-        # pyarrow quotes every name of a header; sample_submission has no quotes.
         file.write(",".join(map(_quote, names)).encode() + b"\n")
-        options = csv.WriteOptions(include_header=False, quoting_style="needed")
-        with csv.CSVWriter(file, schema, write_options=options) as writer:
-            yield lambda ids, probabilities: writer.write_batch(batch(ids, probabilities))
+
+        def write(ids: np.ndarray, probabilities: np.ndarray) -> None:
+            # "needed" puts quotes around every text, which sample_submission has not.
+            style = "needed" if any(_quote(value) != value for value in ids) else "none"
+            options = csv.WriteOptions(include_header=False, quoting_style=style)
+            csv.write_csv(batch(ids, probabilities), file, options)
+
+        yield write
 
 
 def _open_text(path: Path) -> Any:

@@ -33,7 +33,9 @@ def export_run(directory: Path, root: Path) -> Path:
         raise InputError(f"{run.directory}: no metrics.json; finish the run with --resume") from None
     networks = sum(len(seeds) for _, seeds in members)
     refitted = run.fold(REFIT).exists()
-    what = "networks trained on all rows" if refitted else f"networks of {len(members)} cross-validation folds"
+    what = (
+        "networks trained on all rows" if refitted else f"networks of {len(members)} cross-validation folds"
+    )
     return export(
         members,
         Path(root),
