@@ -56,6 +56,14 @@ class FusedAdam(keras.optimizers.Adam):
     def _apply_weight_decay(self, variables: Any) -> None:
         """Nothing: update_step does it, in half the passes over memory."""
 
+    def _clip_gradients(self, grads: Any) -> Any:
+        # Under tf.distribute Keras would clip each replica's share of the gradient before they are added.
+        return grads if keras.backend.backend() == "tensorflow" else super()._clip_gradients(grads)
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
+        grads, variables = zip(*super()._all_reduce_sum_gradients(grads_and_vars), strict=True)
+        return list(zip(super()._clip_gradients(list(grads)), variables, strict=True))
+
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         if len(variable.shape) > 1:
             if self.l2:
