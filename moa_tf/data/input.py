@@ -65,7 +65,8 @@ class Inference:
     """
 
     def __init__(self, model: keras.Model) -> None:
-        self.graph = tf.function(lambda batch: model(batch, training=False), reduce_retracing=True)
+        signature = {name: tf.TensorSpec(tensor.shape, tensor.dtype) for name, tensor in model.input.items()}
+        self.graph = tf.function(lambda batch: model(batch, training=False), input_signature=[signature])
 
     def __call__(
         self, inputs: dict[str, np.ndarray], batch_size: int = 2048

@@ -112,9 +112,9 @@ def train_network(
         network = family.build(data.preprocessing, config, data.prior, seed)
         if initialise is not None:
             initialise(network)
-        model = network
-        if placement.name == "multi-worker":
-            model = MultiWorkerModel(network.inputs, network.outputs[0])
+        # Another model of the same layers is compiled, so that the network is saved without optimiser state.
+        kind = MultiWorkerModel if placement.name == "multi-worker" else keras.Model
+        model = kind(network.input, network.output)
         _synchronise(network, placement.replicas > 1)
         weights = None
         if config.positive_weights == "log":
@@ -197,8 +197,7 @@ class _Follow(keras.callbacks.Callback):
         self.reporter.batch()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        # Several workers log nothing by step; reading the metric adds up over them.
-        loss = float((logs or {}).get("loss") or self.model.get_metrics_result()["loss"])
+        loss = float(logs["loss"])
         if not math.isfinite(loss):
             raise InputError(
                 f"learning_rate={self.config.learning_rate:g}: the loss is {loss} in epoch {epoch + 1}; expected "

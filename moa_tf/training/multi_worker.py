@@ -10,9 +10,8 @@ class MultiWorkerModel(keras.Model):
     """A functional model whose `fit` works when each worker is a process of its own.
 
     Keras 3 fails there in two places (keras issue 20585): it takes one batch of values per replica for a tensor
-    when it builds metrics and optimiser, and it averages the step's logs along an axis that a scalar does not
-    have. Here the first local value builds, and the step logs nothing; the loss is read at the epoch's end, where
-    reading a metric adds up over the workers.
+    when it builds metrics and optimiser, and it averages each of the step's logs along its first axis, which a
+    scalar does not have. Here the first local value builds, and the logs have an axis.
     """
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
@@ -24,5 +23,4 @@ class MultiWorkerModel(keras.Model):
             self._symbolic_build(data_batch=data_batch)
 
     def train_step(self, data):
-        super().train_step(data)
-        return {}
+        return {name: tf.reshape(value, [1]) for name, value in super().train_step(data).items()}
