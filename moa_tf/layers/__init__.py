@@ -1,1 +1,2 @@
 
+from moa_tf.layers.weight_norm import WeightNormDense
