@@ -30,6 +30,8 @@ from moa_tf.errors import InputError
 MARKER = "SIMULATED.json"
 """A directory with this file in it holds simulated data."""
 
+_FIELDS = ("sig_id", "genes", "cells", "cp_type", "cp_time", "cp_dose")
+_LOAD_ROWS = 8192  # Fewer chunks than in streaming, as pandas takes 60 ms for each, whatever its size.
 _TEXT = ("sig_id", "cp_type", "cp_dose")
 
 
@@ -264,8 +266,8 @@ def _scan_features(
         yield Signatures(
             SignatureSpec(tuple(genes), tuple(cells), tuple(name for name in spec.treatment if name in have)),
             sig_id,
-            np.ascontiguousarray(values[:, : len(genes)]),
-            np.ascontiguousarray(values[:, len(genes) :]) if cells else None,
+            values[:, : len(genes)],
+            values[:, len(genes) :] if cells else None,
             read_codes(chunk, "cp_type", TYPES, faults) if "cp_type" in have else None,
             read_time(chunk, faults) if "cp_time" in have else None,
             read_codes(chunk, "cp_dose", DOSES, faults) if "cp_dose" in have else None,
@@ -273,14 +275,31 @@ def _scan_features(
 
 
 def _load_features(table: Table | None, spec: SignatureSpec | None, faults: Faults) -> Signatures | None:
-    chunks = list(_scan_features(table, spec, faults))
-    if not chunks:
+    loaded: dict[str, _Growing] = {name: _Growing() for name in _FIELDS}
+    chunk = None
+    for chunk in _scan_features(table, spec, faults, _LOAD_ROWS):
+        for name, values in loaded.items():
+            values.append(getattr(chunk, name))
+    if chunk is None:
         return None
-    joined: dict[str, np.ndarray | None] = {}
-    for name in ("sig_id", "genes", "cells", "cp_type", "cp_time", "cp_dose"):
-        parts = [getattr(chunk, name) for chunk in chunks]
-        joined[name] = None if parts[0] is None else np.concatenate(parts)
-    return Signatures(chunks[0].spec, **joined)
+    return Signatures(chunk.spec, **{name: values.array for name, values in loaded.items()})
+
+
+class _Growing:
+    """An array that grows in place at its end: joining chunks would hold the matrix twice."""
+
+    def __init__(self) -> None:
+        self.array: np.ndarray | None = None
+
+    def append(self, rows: np.ndarray | None) -> None:
+        if rows is None:
+            return
+        if self.array is None:
+            self.array = np.array(rows, order="C")
+            return
+        done = len(self.array)
+        self.array.resize((done + len(rows), *rows.shape[1:]), refcheck=False)
+        self.array[done:] = rows
 
 
 def _load_targets(table: Table | None, faults: Faults, labels: bool) -> Targets | None:
