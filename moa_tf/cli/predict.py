@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from moa_tf.cli.output import print_table, row_progress, write_json
+from moa_tf.cli.startup import import_tensorflow
 
 
 @click.command()
@@ -35,8 +36,13 @@ def predict(saved_model: Path, features: Path, out: Path, batch_size: int, json_
     """
     import time
 
-    from moa_tf.serving.predict import load_model, predict_table
+    from moa_tf.serving.predict import check_paths, load_model, predict_table
+    from moa_tf.serving.versions import load_metadata
 
+    # Before TensorFlow takes its seconds.
+    check_paths(features, out)
+    load_metadata(saved_model)
+    import_tensorflow()
     model = load_model(saved_model)
     start = time.perf_counter()
     with row_progress("predicting") as progress:

@@ -109,10 +109,7 @@ def predict_table(
     features, out = Path(features), Path(out)
     if batch_size < 1:
         raise InputError(f"batch size {batch_size}: expected at least 1")
-    if not out.name.endswith(SUFFIXES):
-        raise InputError(f"{out}: expected a name that ends in {', '.join(SUFFIXES)}")
-    if out.exists() and features.exists() and out.samefile(features):
-        raise InputError(f"{out}: is the features table itself, expected another file")
+    check_paths(features, out)
     counts = {"signatures": 0, "controls": 0}
     with (
         replacing(out) as temporary,
@@ -126,6 +123,20 @@ def predict_table(
             counts["controls"] += int(part.control.sum())
             progress(len(part))
     return counts
+
+
+def check_paths(features: Path, out: Path) -> None:
+    """Finds early what would fail late.
+
+    Raises:
+        InputError: there is no file `features`, `out` has another suffix, or both are the same file.
+    """
+    if not features.is_file():
+        raise InputError(f"{features}: no such file")
+    if not out.name.endswith(SUFFIXES):
+        raise InputError(f"{out}: expected a name that ends in {', '.join(SUFFIXES)}")
+    if out.exists() and out.samefile(features):
+        raise InputError(f"{out}: is the features table itself, expected another file")
 
 
 @contextmanager

@@ -92,6 +92,8 @@ def test_what_cannot_be_written_is_refused(case, tmp_path, features):
     ):
         with pytest.raises(InputError, match=message):
             predict_table(case.model, features, out)
+    with pytest.raises(InputError, match="no such file"):
+        predict_table(case.model, tmp_path / "none.csv", tmp_path / "out.csv")
     (tmp_path / "directory.csv").mkdir()
     with pytest.raises(InputError, match="is a directory"):
         predict_table(case.model, features, tmp_path / "directory.csv")

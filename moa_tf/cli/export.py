@@ -1,0 +1,50 @@
+"""`moa-tf export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from moa_tf.cli.output import print_table, write_json
+from moa_tf.cli.startup import import_tensorflow
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("saved_model_root", type=click.Path(path_type=Path))
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the figures here.")
+def export(run: Path, saved_model_root: Path, json_file: Path | None) -> None:
+    """Exports a finished run as a new version of a SavedModel.
+
+    The mean of the run's networks, or of those trained on all rows if it has any, goes with its preprocessing
+    to SAVED_MODEL_ROOT/VERSION/, the number after the highest there. It appears whole or not at all, so the
+    root may be one that TensorFlow Serving watches.
+
+    \b
+    Example:
+      moa-tf export runs/mlp-20261122-103000 saved_models/mlp
+    """
+    import_tensorflow()
+    from moa_tf.errors import InputError
+    from moa_tf.serving.export import load_metadata
+    from moa_tf.serving.run_export import export_run
+    from moa_tf.training.run import Run
+
+    if Run(run).description["settings"].get("shuffle_labels"):
+        raise InputError(f"{run}: was trained on shuffled labels, expected a run to be used")
+    version = export_run(run, saved_model_root)
+    metadata = load_metadata(version)
+    size = sum(file.stat().st_size for file in version.rglob("*") if file.is_file())
+    rows = [
+        ["SavedModel", version],
+        ["model", f"{metadata['model']}, {metadata['ensemble']}"],
+        ["targets", len(metadata["targets"])],
+        ["signatures", ", ".join(metadata["signatures"])],
+        ["size", f"{size / 1e6:,.1f} MB"],
+    ]
+    if metadata["simulated"]:
+        rows.append(["trained on", "simulated data"])
+    print_table("Export", ["", ""], rows)
+    if json_file:
+        write_json(json_file, {"saved_model": version, "bytes": size, **metadata})

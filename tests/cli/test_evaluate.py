@@ -1,0 +1,98 @@
+import json
+import math
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from moa_tf.cli.main import main
+
+IDS = ["s1", "s2", "s3", "s4"]
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Three treated signatures and a control (s4); predictions with other orders of rows and columns."""
+    targets = pd.DataFrame({"sig_id": IDS, "a": [1, 0, 0, 0], "b": [0, 1, 0, 0]})
+    predictions = pd.DataFrame(
+        {"sig_id": IDS, "b": [0.25, 0.5, 0.75, 0.5], "a": [0.5, 0.25, 0.25, 0.5]}
+    ).iloc[::-1]
+    features = pd.DataFrame({"g-0": [0.0] * 5, "cp_type": ["trt_cp"] * 3 + ["ctl_vehicle", "trt_cp"]})
+    features["sig_id"] = [*IDS, "further"]
+    for name, table in (("targets", targets), ("predictions", predictions), ("features", features)):
+        table.to_csv(tmp_path / f"{name}.csv", index=False)
+    return tmp_path
+
+
+def call(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["moa-tf", "evaluate", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return end.value.code or 0
+
+
+TREATED = -sum(map(math.log, [0.5, 0.75, 0.75, 0.75, 0.5, 0.25]))
+
+
+def test_with_features_treated_rows_are_told_apart(files, monkeypatch, capsys):
+    arguments = [files / "predictions.csv", files / "targets.csv", "--features", files / "features.csv"]
+    assert call(monkeypatch, *arguments, "--json", files / "figures.json") == 0
+    figures = json.loads((files / "figures.json").read_text())
+    assert figures["log_loss_treated"] == pytest.approx(TREATED / 6)
+    assert figures["log_loss_all"] == pytest.approx(TREATED / 8)
+    prior = -(2 * math.log(1 / 3) + 4 * math.log(2 / 3))
+    assert figures["prior_log_loss_treated"] == pytest.approx(prior / 6)
+    assert figures["prior_log_loss_all"] == pytest.approx(prior / 8)
+    assert figures["macro_auroc"] == pytest.approx((1 + 0.5) / 2)
+    assert figures["per_target"]["b"] == {
+        "positives": 1,
+        "log_loss": pytest.approx(-sum(map(math.log, [0.75, 0.5, 0.25])) / 3),
+        "auroc": 0.5,
+        "average_precision": 0.5,
+    }
+    printed = capsys.readouterr().out
+    assert "treated" in printed
+    assert f"{TREATED / 6:.6f}" in printed
+
+
+def test_without_features_only_all_rows_are_scored_as_they_are(files, monkeypatch, capsys):
+    assert call(monkeypatch, files / "predictions.csv", files / "targets.csv") == 0
+    printed = capsys.readouterr().out
+    assert "treated" not in printed
+    assert f"{(TREATED - 2 * math.log(0.5)) / 8:.6f}" in printed
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda table: table.iloc[1:], ["1 ids of targets.csv are missing", "s4"]),
+        (lambda table: table.assign(sig_id=["x", *table["sig_id"][1:]]), ["ids are not in targets.csv", "x"]),
+        (lambda table: table.drop(columns="a"), ["1 target columns of targets.csv are missing", "a"]),
+        (lambda table: table.assign(extra=0.5), ["1 target columns are not in targets.csv", "extra"]),
+        (lambda table: table.assign(a=1.5), ["column a", "outside [0, 1]"]),
+        (lambda table: table.assign(a=np.nan), ["column a", "missing or NaN"]),
+    ],
+)
+def test_predictions_that_do_not_fit(files, monkeypatch, capsys, change, words):
+    change(pd.read_csv(files / "predictions.csv")).to_csv(files / "predictions.csv", index=False)
+    assert call(monkeypatch, files / "predictions.csv", files / "targets.csv") == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error: predictions.csv")
+    for word in words:
+        assert word in printed.err
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda table: table.drop(columns="cp_type"), "column cp_type is missing"),
+        (lambda table: table.iloc[1:], "1 ids of the targets are missing (s1)"),
+    ],
+)
+def test_features_that_do_not_fit(files, monkeypatch, capsys, change, words):
+    change(pd.read_csv(files / "features.csv")).to_csv(files / "features.csv", index=False)
+    arguments = [files / "predictions.csv", files / "targets.csv", "--features", files / "features.csv"]
+    assert call(monkeypatch, *arguments) == 2
+    assert words in capsys.readouterr().err

@@ -1,0 +1,105 @@
+import json
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from moa_tf.cli.main import main
+from moa_tf.data.schema import SignatureSpec
+
+SPEC = SignatureSpec(("g-0", "g-1"), ("c-0",))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Two versions: the first gives every target 0.5, the second sigmoid(g-0), sigmoid(g-1), sigmoid(c-0)."""
+    import keras
+
+    from moa_tf.serving.export import export
+
+    root = tmp_path_factory.mktemp("saved_models") / "linear"
+    for weights in (np.zeros((3, 3)), np.eye(3)):
+        inputs = {
+            name: keras.Input(shape, dtype=dtype, name=name) for name, (shape, dtype) in SPEC.inputs.items()
+        }
+        x = keras.layers.Concatenate()([inputs["genes"], inputs["cells"]])
+        preprocessing = keras.Model(inputs, {"x": x})
+        features = {"x": keras.Input((3,), name="x")}
+        network = keras.Model(features, keras.layers.Dense(3, use_bias=False)(features["x"]))
+        network.set_weights([weights])
+        export(
+            [(preprocessing, [network])],
+            root,
+            spec=SPEC,
+            target_names=["z", "a", "m"],
+            metadata={"simulated": True},
+        )
+    return root
+
+
+@pytest.fixture
+def features(tmp_path):
+    frame = pd.DataFrame({"sig_id": ["s1", "s2", "s3"], "cp_type": ["trt_cp", "ctl_vehicle", "trt_cp"]})
+    frame["cp_time"], frame["cp_dose"] = 24, "D1"
+    frame["g-0"], frame["g-1"], frame["c-0"] = [0.0, 1.0, 2.0], [-1.0, 0.0, 1.0], [0.5, 0.5, 0.5]
+    frame.to_csv(tmp_path / "features.csv", index=False)
+    return tmp_path / "features.csv"
+
+
+def call(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["moa-tf", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return end.value.code or 0
+
+
+def test_latest_version_of_a_root_or_the_version_named(root, features, tmp_path, monkeypatch, capsys):
+    out, figures = tmp_path / "new" / "predictions.csv", tmp_path / "figures.json"
+    assert call(monkeypatch, "predict", root, features, out, "--json", figures) == 0
+    table = pd.read_csv(out)
+    assert table.columns.tolist() == ["sig_id", "z", "a", "m"]
+    logits = np.array([[0, -1, 0.5], [0, 0, 0], [2, 1, 0.5]])
+    expected = np.where([[True], [False], [True]], 1 / (1 + np.exp(-logits)), 0)
+    np.testing.assert_allclose(table.iloc[:, 1:], expected, atol=1e-6)
+    values = json.loads(figures.read_text())
+    assert (values["signatures"], values["controls"], values["targets"]) == (3, 1, 3)
+    assert values["model"] == str(root / "2")
+    printed = capsys.readouterr()
+    assert str(out) in printed.out
+    assert "simulated" in printed.out
+
+    assert call(monkeypatch, "predict", root / "1", features, out, "--batch-size", 1) == 0
+    assert (pd.read_csv(out).iloc[[0, 2], 1:] == 0.5).all(axis=None)
+
+
+def test_bad_input_is_one_line_and_status_2_and_leaves_no_file(root, features, tmp_path, monkeypatch, capfd):
+    frame = pd.read_csv(features)
+    bad = tmp_path / "bad.csv"
+    for change, words in (
+        ({"g-1": [0.0, np.nan, 0.0]}, ["bad.csv", "g-1", "row 2"]),
+        ({"cp_type": ["trt_cp", "x", "trt_cp"]}, ["bad.csv", "cp_type", "'x'"]),
+        ({"g-1": None}, ["bad.csv", "g-1", "missing"]),
+    ):
+        frame.assign(**change).dropna(axis=1, how="all").to_csv(bad, index=False)
+        assert call(monkeypatch, "predict", root, bad, tmp_path / "out.csv") == 2
+        lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error:")]
+        assert len(lines) == 1
+        assert all(word in lines[0] for word in words)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.csv", "features.csv"]
+
+
+def test_wrong_calls(root, features, tmp_path, monkeypatch, capsys):
+    for arguments, words in (
+        ([tmp_path / "none", features, tmp_path / "out.csv"], "no such directory"),
+        ([tmp_path, features, tmp_path / "out.csv"], "holds no SavedModel"),
+        ([root, tmp_path / "none.csv", tmp_path / "out.csv"], "no such file"),
+        ([root, features, tmp_path / "out.tsv"], "expected a name that ends in"),
+        ([root, features, tmp_path / "out.csv", "--batch-size", "0"], "--batch-size"),
+        ([root, features], "Missing argument"),
+    ):
+        assert call(monkeypatch, "predict", *arguments) == 2
+        printed = capsys.readouterr()
+        assert words in printed.err
+        assert printed.out == ""
+        assert "Traceback" not in printed.err
