@@ -1,2 +1,23 @@
+"""Layers that Keras lacks; each stands by itself."""
 
+from moa_tf.layers.category_embedding import CategoryEmbedding
+from moa_tf.layers.entmax import Entmax15, Sparsemax, entmax15, sparsemax
+from moa_tf.layers.ghost_batch_norm import GhostBatchNormalization
+from moa_tf.layers.glu import FeatureTransformer, GatedLinearUnit
+from moa_tf.layers.tabnet_attention import AttentiveTransformer
+from moa_tf.layers.tabnet_encoder import TabNetEncoder
 from moa_tf.layers.weight_norm import WeightNormDense
+
+__all__ = [
+    "AttentiveTransformer",
+    "CategoryEmbedding",
+    "Entmax15",
+    "FeatureTransformer",
+    "GatedLinearUnit",
+    "GhostBatchNormalization",
+    "Sparsemax",
+    "TabNetEncoder",
+    "WeightNormDense",
+    "entmax15",
+    "sparsemax",
+]

@@ -1,0 +1,77 @@
+"""Embeddings of categorical columns, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from moa_tf.errors import InputError
+
+
+@keras.saving.register_keras_serializable(package="moa_tf")
+class CategoryEmbedding(keras.layers.Layer):
+    """One embedding table a categorical column, the embeddings concatenated.
+
+    Args:
+        sizes: number of categories of each column.
+        embedding_dim: width of each embedding.
+        seed: of the initial values, drawn from a standard normal.
+
+    Input: [B, len(sizes)] integers, column k in [0, sizes[k]). Output: [B, len(sizes) · embedding_dim].
+
+    Raises:
+        InputError: no columns, a size or a width below 1.
+
+    Example:
+        >>> import numpy as np
+        >>> from moa_tf.layers import CategoryEmbedding
+        >>> CategoryEmbedding(sizes=(3, 2), embedding_dim=4)(np.array([[2, 0], [1, 1]])).shape
+        TensorShape([2, 8])
+    """
+
+    def __init__(
+        self, sizes: Sequence[int], embedding_dim: int = 1, seed: int | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        if not sizes or min(sizes) < 1:
+            raise InputError(
+                f"sizes={tuple(sizes)}: expected at least one column, each of at least 1 category"
+            )
+        if embedding_dim < 1:
+            raise InputError(f"embedding_dim={embedding_dim}: expected at least 1")
+        self.sizes = tuple(int(size) for size in sizes)
+        self.embedding_dim = embedding_dim
+        self.seed = seed
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        if input_shape[-1] != len(self.sizes):
+            raise InputError(f"categories of shape {input_shape}: expected {len(self.sizes)} columns")
+        self.tables = [
+            self.add_weight(
+                (size, self.embedding_dim),
+                keras.initializers.RandomNormal(
+                    stddev=1.0, seed=None if self.seed is None else self.seed + k
+                ),
+                name=f"table_{k}",
+            )
+            for k, size in enumerate(self.sizes)
+        ]
+
+    def call(self, inputs: Any) -> Any:
+        columns = ops.cast(inputs, "int32")
+        parts = [ops.take(table, columns[:, k], axis=0) for k, table in enumerate(self.tables)]
+        return ops.concatenate(parts, axis=-1)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (input_shape[0], len(self.sizes) * self.embedding_dim)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "sizes": self.sizes,
+            "embedding_dim": self.embedding_dim,
+            "seed": self.seed,
+        }
