@@ -1,6 +1,6 @@
 """Layers that Keras lacks; each stands by itself."""
 
-from moa_tf.layers.category_embedding import CategoryEmbedding
+from moa_tf.layers.category_embedding import CategoryEmbedding, NearestIndex
 from moa_tf.layers.entmax import Entmax15, Sparsemax, entmax15, sparsemax
 from moa_tf.layers.ghost_batch_norm import GhostBatchNormalization
 from moa_tf.layers.glu import FeatureTransformer, GatedLinearUnit
@@ -15,6 +15,7 @@ __all__ = [
     "FeatureTransformer",
     "GatedLinearUnit",
     "GhostBatchNormalization",
+    "NearestIndex",
     "Sparsemax",
     "TabNetEncoder",
     "WeightNormDense",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from moa_tf.errors import InputError
@@ -75,3 +76,39 @@ class CategoryEmbedding(keras.layers.Layer):
             "embedding_dim": self.embedding_dim,
             "seed": self.seed,
         }
+
+
+@keras.saving.register_keras_serializable(package="moa_tf")
+class NearestIndex(keras.layers.Layer):
+    """Index of the nearest of a few known values: turns hours or doses into a category.
+
+    Args:
+        values: the known values; ties go to the first.
+
+    Input: [B] numbers. Output: [B, 1] int32 in [0, len(values)).
+
+    Raises:
+        InputError: no values.
+
+    Example:
+        >>> import numpy as np
+        >>> from moa_tf.layers import NearestIndex
+        >>> np.array(NearestIndex((24, 48, 72))(np.array([48.0, 70.0]))).ravel().tolist()
+        [1, 2]
+    """
+
+    def __init__(self, values: Sequence[float], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not len(values):
+            raise InputError("values: expected at least one")
+        self.values = tuple(float(value) for value in values)
+
+    def call(self, inputs: Any) -> Any:
+        distance = ops.abs(ops.cast(inputs, "float32")[:, None] - np.asarray(self.values, "float32"))
+        return ops.cast(ops.argmin(distance, axis=1), "int32")[:, None]
+
+    def compute_output_spec(self, inputs: Any) -> keras.KerasTensor:
+        return keras.KerasTensor((inputs.shape[0], 1), "int32")
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "values": self.values}
