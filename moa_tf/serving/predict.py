@@ -113,7 +113,7 @@ def predict_table(
     counts = {"signatures": 0, "controls": 0}
     with (
         replacing(out) as temporary,
-        _table_writer(temporary, model.target_names) as write,
+        table_writer(temporary, model.target_names) as write,
         ahead(iter_features(features, model.spec, rows=batch_size)) as read,
         ahead((part, model.predict(part)) for part in read) as computed,
     ):
@@ -184,7 +184,7 @@ def ahead(items: Iterable[Item], size: int = 2) -> Iterator[Iterator[Item]]:
 
 
 @contextmanager
-def _table_writer(
+def table_writer(
     path: Path, target_names: tuple[str, ...]
 ) -> Iterator[Callable[[np.ndarray, np.ndarray], None]]:
     """Gives a function that appends ([n] ids, [n, T] float32) to a table in the format of `path`'s name."""
