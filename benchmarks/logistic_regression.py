@@ -1,0 +1,163 @@
+"""A finished run against scikit-learn's logistic regressions on exactly the run's folds.
+
+The peer: every gene (and viability) to a normal by `QuantileTransformer`, fitted in the fold, then one
+`LogisticRegression` for each target, for each C. A target without a positive in a training fold gets the smoothed
+prior ½ / (rows + 1). Its best C is chosen after the fact and for each metric by itself, which favours the peer.
+
+    moa-tf train --data DATA --out RUN
+    python benchmarks/logistic_regression.py DATA RUN [--shuffled]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import QuantileTransformer
+
+from moa_tf.cli.output import print_table, write_json
+from moa_tf.data.read import read_dataset
+from moa_tf.data.schema import Dataset
+from moa_tf.errors import InputError
+from moa_tf.evaluation.metrics import evaluate, rank_metrics
+from moa_tf.training.run import Run
+
+STRENGTHS = (1e-3, 1e-2, 3e-2, 1e-1)
+QUANTILES = 1000
+FIGURES = {"log_loss_treated": min, "macro_auroc": max, "macro_average_precision": max, "auroc_by_fold": max}
+HEADINGS = ("log loss (treated)", "macro AUROC", "average precision", "AUROC, mean of folds")
+
+
+def read_run(run: Run, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """[N] fold of each row, -1 where the run did not score it, and [N, T] its out-of-fold predictions.
+
+    Raises:
+        InputError: no finished run, or one of other data or of shuffled labels.
+    """
+    description = run.description
+    if description["data"]["fingerprint"] != dataset.fingerprint:
+        raise InputError(f"{run.directory}: trained on other data than {dataset.source}")
+    if description["settings"].get("shuffle_labels"):
+        raise InputError(f"{run.directory}: trained on shuffled labels; expected a run on the true ones")
+    path = run.directory / "oof.parquet"
+    if not path.is_file():
+        raise InputError(f"{path}: not there; finish the run with --resume")
+    table = pd.read_parquet(path).set_index("sig_id").reindex(dataset.signatures.sig_id)
+    fold = table["fold"].fillna(-1).to_numpy().astype(int)
+    return fold, table[list(dataset.target_names)].to_numpy(np.float64)
+
+
+def fit_target(features: np.ndarray, labels: np.ndarray, held_out: np.ndarray) -> np.ndarray:
+    """[C, V] probabilities of one target for the held-out rows, for each C."""
+    if not labels.any() or labels.all():
+        return np.full((len(STRENGTHS), len(held_out)), (labels.sum() + 0.5) / (len(labels) + 1))
+    models = (LogisticRegression(C=strength, max_iter=1000).fit(features, labels) for strength in STRENGTHS)
+    return np.stack([model.predict_proba(held_out)[:, 1] for model in models])
+
+
+def predict(dataset: Dataset, targets: np.ndarray, fold: np.ndarray, jobs: int) -> np.ndarray:
+    """[C, N, T] out-of-fold probabilities of the logistic regressions."""
+    signatures = dataset.signatures
+    values = signatures.genes if signatures.cells is None else np.hstack([signatures.genes, signatures.cells])
+    predicted = np.zeros((len(STRENGTHS), *targets.shape))
+    for k in np.unique(fold[fold >= 0]):
+        train, held_out = (fold != k) & ~signatures.control, fold == k
+        scale = QuantileTransformer(
+            n_quantiles=min(QUANTILES, int(train.sum())), output_distribution="normal", random_state=0
+        ).fit(values[train])
+        features, unseen = scale.transform(values[train]), scale.transform(values[held_out])
+        columns = Parallel(jobs)(delayed(fit_target)(features, column, unseen) for column in targets[train].T)
+        predicted[:, held_out] = np.stack(columns, axis=-1)
+    return predicted
+
+
+def figures(targets: np.ndarray, predicted: np.ndarray, control: np.ndarray, fold: np.ndarray) -> list[float]:
+    """The values of FIGURES over the rows with a fold."""
+    scored = fold >= 0
+    found = evaluate(targets[scored], predicted[scored], control[scored])
+    by_fold = []
+    for k in np.unique(fold[scored]):
+        rows = (fold == k) & ~control
+        by_fold.append(np.nanmean(rank_metrics(targets[rows], predicted[rows])[0]))
+    found["auroc_by_fold"] = float(np.mean(by_fold))
+    return [found[name] for name in FIGURES]
+
+
+def shuffled(dataset: Dataset) -> np.ndarray:
+    """[N, T] labels, each treated drug's replaced by another's."""
+    treated = np.flatnonzero(~dataset.signatures.control)
+    ids = dataset.signatures.sig_id if dataset.drug_id is None else dataset.drug_id
+    _, first, drug = np.unique(ids[treated].astype(str), return_index=True, return_inverse=True)
+    targets = dataset.targets.copy()
+    targets[treated] = dataset.targets[treated[first[np.random.default_rng(0).permutation(len(first))]]][drug]
+    return targets
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument("run", type=Path)
+    parser.add_argument(
+        "--shuffled", action="store_true", help="also the regressions on labels shuffled among drugs"
+    )
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    # Means over targets without a positive are left out on purpose.
+    warnings.filterwarnings("ignore", "Mean of empty slice")
+
+    dataset = read_dataset(options.data)
+    fold, predicted = read_run(Run(options.run), dataset)
+    control = dataset.signatures.control
+    start = time.perf_counter()
+    peer = [
+        figures(dataset.targets, p, control, fold)
+        for p in predict(dataset, dataset.targets, fold, options.jobs)
+    ]
+    seconds = time.perf_counter() - start
+    best = [choose(column) for choose, column in zip(FIGURES.values(), zip(*peer, strict=True), strict=True)]
+    run = figures(dataset.targets, predicted, control, fold)
+    prior = np.zeros(dataset.targets.shape)
+    for k in np.unique(fold[fold >= 0]):
+        prior[fold == k] = dataset.targets[(fold != k) & ~control].mean(0)
+    rows: list[list[Any]] = [["column means", *figures(dataset.targets, prior, control, fold)]]
+    rows += [[f"logistic regression, C={c:g}", *row] for c, row in zip(STRENGTHS, peer, strict=True)]
+    rows.append(["logistic regression, best C of each figure", *best])
+    rows.append([str(options.run), *run])
+    if options.shuffled:
+        targets = shuffled(dataset)
+        noise = predict(dataset, targets, fold, options.jobs)[1]
+        rows.append(
+            [f"labels shuffled, logistic, C={STRENGTHS[1]:g}", *figures(targets, noise, control, fold)]
+        )
+    wins = [
+        choose(ours, theirs) == ours and ours != theirs
+        for choose, ours, theirs in zip(FIGURES.values(), run, best, strict=True)
+    ]
+    rows.append(["run better than the best C", *("yes" if win else "no" for win in wins)])
+    kind = "simulated" if dataset.simulated else "as given"
+    print_table(
+        f"{options.data} ({kind}): {int((fold >= 0).sum())} rows, {len(np.unique(fold[fold >= 0]))} folds of the run; "
+        f"regressions took {seconds:.0f} s",
+        ("model", *HEADINGS),
+        rows,
+    )
+    if options.json:
+        write_json(options.json, {str(row[0]): dict(zip(FIGURES, row[1:], strict=True)) for row in rows})
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as error:
+        sys.exit(str(error))
