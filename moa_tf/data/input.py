@@ -50,6 +50,7 @@ def training_batches(
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     options.autotune.enabled = False
+    options.experimental_optimization.map_parallelization = False
     options.threading.private_threadpool_size = 1
     return batches.with_options(options).prefetch(2)
 

@@ -19,11 +19,8 @@ class QuantileToNormal(keras.layers.Layer):
     With F the piecewise linear empirical distribution function through `n_quantiles` training quantiles,
     `y = Φ⁻¹(F(x))`. Values that occur often share the middle of their ranks. Outside the training range the
     result is finite and constant, ±5.2. Equal to scikit-learn's
-    `QuantileTransformer(output_distribution="normal", subsample=None)` on the training rows; here it is a graph,
-    so that it is exported with the model.
-
-    The tails are computed from the distance to the nearer end, not as 1 - p: in float32 the latter would round
-    z = 4 by 5e-4.
+    `QuantileTransformer(output_distribution="normal", subsample=None)` on float32 training rows; here it is a
+    graph, so that it is exported with the model.
 
     Args:
         n_quantiles: number of quantiles; at most the number of training rows, to which adapt() lowers it.
@@ -61,10 +58,9 @@ class QuantileToNormal(keras.layers.Layer):
         """Fits the quantiles.
 
         Args:
-            data: [N, F] float training rows, without NaN.
+            data: [N, F] float32 training rows, without NaN.
         """
-        data = np.asarray(data)
-        data = data if data.dtype.kind == "f" else data.astype(np.float32)
+        data = np.asarray(data, np.float32)
         self.n_quantiles = n = min(self.n_quantiles, len(data))
         if n < 2:
             raise ValueError("rank-Gauss needs at least 2 training rows")
@@ -78,8 +74,9 @@ class QuantileToNormal(keras.layers.Layer):
             block = np.array(data[:, start : start + 64].T, order="C")
             quantiles = np.percentile(block, references * 100, axis=1, overwrite_input=True).T
             for feature, row in enumerate(quantiles, start):
-                knots[feature, :n] = np.maximum.accumulate(row.astype(data.dtype))
-                positions[feature, :n] = _positions(knots[feature, :n].astype(data.dtype), row, references)
+                values = np.maximum.accumulate(row.astype(np.float32))
+                knots[feature, :n] = values
+                positions[feature, :n] = _positions(values, row, references)
         self.quantiles.assign(knots.reshape(-1))
         self.positions.assign(positions.reshape(-1))
 
@@ -106,9 +103,12 @@ class QuantileToNormal(keras.layers.Layer):
         on_quantile = ops.logical_or(x == below, x == above)
         from_bottom = ops.where(on_quantile, at, from_bottom)
         from_top = ops.where(on_quantile, last - at, from_top)
-        tail = ops.clip(ops.minimum(from_bottom, from_top) / last, _TAIL, 0.5)
-        z = normal_quantile(tail)
-        return ops.cast(ops.where(from_bottom <= from_top, z, -z), self.compute_dtype)
+        bottom = from_bottom <= from_top
+        tail = ops.minimum(from_bottom, from_top) / last
+        # scikit-learn keeps p itself in float32, which near 1 has steps of 6e-8: z = 4.4 moves by 1e-3.
+        tail = ops.where(bottom, tail, 1.0 - (1.0 - tail))
+        z = normal_quantile(ops.clip(tail, _TAIL, 0.5))
+        return ops.cast(ops.where(bottom, z, -z), self.compute_dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return tuple(input_shape)
@@ -121,14 +121,14 @@ def _positions(values: np.ndarray, quantiles: np.ndarray, references: np.ndarray
     """Where `values` [n] stand among `quantiles` [n], in [0, n - 1]; a repeated one in its run's middle.
 
     The interpolation from both sides, and the rule for the ends, are those of scikit-learn. It sends a value
-    within 1e-7 of an end to the end, tied or not, except where adding 1e-7 is lost to rounding in the data's own
-    dtype (float32 beyond about ±1): there tied values keep their middle.
+    within 1e-7 of an end to the end, tied or not, except where adding 1e-7 is lost to rounding in float32 (beyond
+    about ±1): there tied values keep their middle.
     """
     upward = np.interp(values, quantiles, references)
     downward = -np.interp(-values, -quantiles[::-1], -references[::-1])
     share = (upward + downward) / 2
-    share[values + values.dtype.type(_TAIL) > quantiles[-1]] = 1.0
-    share[values - values.dtype.type(_TAIL) < quantiles[0]] = 0.0
+    share[values + np.float32(_TAIL) > quantiles[-1]] = 1.0
+    share[values - np.float32(_TAIL) < quantiles[0]] = 0.0
     return share * (len(values) - 1)
 
 
