@@ -44,7 +44,7 @@ _FACTORS = 60
 _PLATE_ROWS = 100
 _DOSE_GAIN = np.array([0.75, 1.2])
 _TIME_GAIN = np.array([0.85, 1.0, 1.1])
-_STRENGTH = 0.55
+_STRENGTH = 0.2
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,91 @@
+"""`moa-tf data check` and `moa-tf data simulate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from moa_tf.cli.output import print_table, write_json
+
+
+@click.group()
+def data() -> None:
+    """Simulate or check a directory of signature tables."""
+
+
+@data.command()
+@click.argument("directory", metavar="DATA", type=click.Path(path_type=Path))
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the figures here.")
+def check(directory: Path, json_file: Path | None) -> None:
+    """Prints what DATA holds, or every fault of its tables.
+
+    DATA is a directory in the competition's layout: train_features and train_targets_scored, and, if there,
+    train_targets_nonscored, train_drug and test_features, each .csv, .csv.gz or .parquet. Each fault is one
+    line on stderr, and the exit status is 2. What is odd but no fault is a warning on stderr.
+    """
+    from moa_tf.data.check import check
+
+    figures = check(directory)
+    print_table(f"{directory}{' (simulated)' * figures['simulated']}", ("what", "count"), _summary(figures))
+    labels = figures["targets"]["positives_per_target"]
+    ranked = sorted(labels.items(), key=lambda item: -item[1])
+    shown = ranked if len(ranked) <= 10 else [*ranked[:5], *ranked[-5:]]
+    title = "Positives per target" + (f": first and last 5 of {len(ranked)}" if len(ranked) > 10 else "")
+    print_table(title, ("target", "positives"), shown)
+    for note in _notes(figures):
+        click.echo(note, err=True)
+    if json_file:
+        write_json(json_file, figures)
+
+
+@data.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--signatures", default=None, type=int, help="Training signatures.  [default: 3000]")
+@click.option("--seed", default=0, show_default=True, help="The same seed gives the same tables.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the figures here.")
+def simulate(out: Path, signatures: int | None, seed: int, json_file: Path | None) -> None:
+    """Writes simulated tables, whose labels can be learnt, into the new or empty directory OUT."""
+    from moa_tf.data.simulate import SIGNATURES, write_simulation
+
+    signatures = SIGNATURES if signatures is None else signatures
+    write_simulation(out, signatures, seed)
+    files = sorted(path for path in out.iterdir() if path.is_file())
+    rows = [(path.name, f"{path.stat().st_size / 1e6:.1f} MB") for path in files]
+    print_table(f"{out}: {signatures} signatures, simulated with seed {seed}", ("file", "size"), rows)
+    if json_file:
+        write_json(json_file, {"out": str(out), "signatures": signatures, "seed": seed})
+
+
+def _summary(figures: dict[str, Any]) -> list[tuple[str, Any]]:
+    panel, train, test, drugs = (figures[key] for key in ("panel", "train", "test", "drugs"))
+    rows = [("signatures", train["rows"]), ("  controls", train["controls"])]
+    for name, counts in train.items():
+        if isinstance(counts, dict):
+            unit = " h" if name == "cp_time" else ""
+            rows += [(f"  {name} {value}{unit}", count) for value, count in counts.items()]
+    rows += [("genes", panel["genes"]), ("cell lines", panel["cells"])]
+    if drugs:
+        rows += [("drugs", drugs["drugs"])]
+        rows += [("  rows a drug, median", drugs["median_rows"]), ("  rows a drug, most", drugs["most_rows"])]
+    for key, what in (("targets", "scored targets"), ("nonscored", "nonscored targets")):
+        labels = figures[key]
+        if labels:
+            rows += [(what, labels["targets"]), ("  positives", labels["positives"])]
+            rows += [("  targets without a positive", len(labels["all_zero"]))]
+            rows += [(f"  rows with {k} labels", n) for k, n in labels["rows_with_labels"].items()]
+    if test:
+        rows += [("test signatures", test["rows"]), ("  controls", test["controls"])]
+    return rows
+
+
+def _notes(figures: dict[str, Any]) -> list[str]:
+    notes = [f"warning: {warning}" for warning in figures["warnings"]]
+    if figures["drugs"] is None:
+        notes.append("note: no train_drug, so every row counts as a drug of its own")
+    ignored = figures["ignored_columns"]
+    if ignored:
+        more = f" and {len(ignored) - 5} more" if len(ignored) > 5 else ""
+        notes.append(f"note: columns of train_features that are not used: {', '.join(ignored[:5])}{more}")
+    return notes

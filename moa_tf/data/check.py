@@ -1,0 +1,121 @@
+"""What a directory of signature tables holds, in figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from moa_tf.data.faults import Faults
+from moa_tf.data.read import read_dataset, read_features
+from moa_tf.data.schema import DOSES, TYPES, Dataset, Signatures
+from moa_tf.data.tables import find_table
+from moa_tf.errors import InputError
+
+
+def check(directory: str | Path) -> dict[str, Any]:
+    """Reads and checks every table of a directory in the competition's layout.
+
+    Args:
+        directory: as for `read_dataset`; `test_features` is checked too, if there, against the panel of
+            `train_features`.
+
+    Returns:
+        Plain values, for a table or a JSON file: `source`, `simulated`, `fingerprint`, `warnings`,
+        `ignored_columns`, `panel` (numbers of inputs), `train` and `test` (see `count_signatures`; `test` is
+        None where there is none), `drugs` (None, or number and rows of a drug), `targets` and `nonscored`
+        (see `count_labels`; the latter may be None).
+
+    Raises:
+        InputError: one line for each fault of all the files.
+    """
+    directory = Path(directory)
+    dataset, test, faults = None, None, []
+    try:
+        dataset = read_dataset(directory)
+    except InputError as error:
+        faults.append(str(error))
+    try:
+        test = _read_test(directory, dataset)
+    except InputError as error:
+        faults.append(str(error))
+    if faults:
+        raise InputError("\n".join(faults))
+    assert dataset is not None
+    return describe(dataset) | {"test": None if test is None else count_signatures(test)}
+
+
+def _read_test(directory: Path, dataset: Dataset | None) -> Signatures | None:
+    if not directory.is_dir():
+        return None
+    faults = Faults()
+    path = find_table(directory, "test_features", faults, required=False)
+    faults.raise_if_any()
+    if path is None:
+        return None
+    # Where the training table is at fault, its panel is not known; the test table is checked by itself.
+    return read_features(path, dataset.signatures.spec if dataset else None)
+
+
+def describe(dataset: Dataset) -> dict[str, Any]:
+    """The figures of `check` for a dataset in memory."""
+    spec = dataset.signatures.spec
+    return {
+        "source": dataset.source,
+        "simulated": dataset.simulated,
+        "fingerprint": dataset.fingerprint,
+        "warnings": dataset.notes.get("warnings", []),
+        "ignored_columns": dataset.notes.get("ignored_columns", []),
+        "panel": {
+            "genes": len(spec.genes),
+            "cells": len(spec.cells),
+            "treatment": list(spec.treatment),
+        },
+        "train": count_signatures(dataset.signatures),
+        "drugs": _count_drugs(dataset.drug_id),
+        "targets": count_labels(dataset.targets, dataset.target_names),
+        "nonscored": None
+        if dataset.nonscored is None
+        else count_labels(dataset.nonscored, dataset.nonscored_names),
+    }
+
+
+def count_signatures(signatures: Signatures) -> dict[str, Any]:
+    """`rows`, `controls`, and how many rows each `cp_type`, `cp_time` and `cp_dose` has, where known."""
+    figures: dict[str, Any] = {"rows": len(signatures), "controls": int(signatures.control.sum())}
+    for name, choices in (("cp_type", TYPES), ("cp_dose", DOSES)):
+        codes = getattr(signatures, name)
+        if codes is not None:
+            figures[name] = dict(
+                zip(choices, np.bincount(codes, minlength=len(choices)).tolist(), strict=True)
+            )
+    if signatures.cp_time is not None:
+        hours, rows = np.unique(signatures.cp_time, return_counts=True)
+        figures["cp_time"] = {f"{hour:g}": int(count) for hour, count in zip(hours, rows, strict=True)}
+    return figures
+
+
+def count_labels(labels: np.ndarray, names: tuple[str, ...]) -> dict[str, Any]:
+    """Statistics of [N, T] labels.
+
+    Returns:
+        `targets`, `positives` (ones in all), `rows_with_labels` (number of labels -> rows),
+        `all_zero` (names of targets without a positive) and `positives_per_target` (name -> ones).
+    """
+    positives = labels.sum(0, dtype=np.int64)
+    counts, rows = np.unique(labels.sum(1, dtype=np.int64), return_counts=True)
+    return {
+        "targets": len(names),
+        "positives": int(positives.sum()),
+        "rows_with_labels": {str(k): int(n) for k, n in zip(counts, rows, strict=True)},
+        "all_zero": [name for name, n in zip(names, positives, strict=True) if n == 0],
+        "positives_per_target": dict(zip(names, positives.tolist(), strict=True)),
+    }
+
+
+def _count_drugs(drug_id: np.ndarray | None) -> dict[str, Any] | None:
+    if drug_id is None:
+        return None
+    _, rows = np.unique(drug_id, return_counts=True)
+    return {"drugs": len(rows), "median_rows": float(np.median(rows)), "most_rows": int(rows.max())}
