@@ -58,8 +58,8 @@ def export(
     directory behind, which can be deleted. Exporters that run at once get different versions.
 
     Args:
-        members: (preprocessing, networks) for each fold: a Keras model from `spec.inputs` to a dict of
-            features, and Keras models from that dict to [B, T] logits.
+        members: (preprocessing, networks) for each fold: a Keras model from a dict of `spec.inputs`, or of
+            some of them, to a dict of features, and Keras models from that dict to [B, T] logits.
         root: directory of the versions; made if it does not exist.
         spec: the panel.
         target_names: T names, in the order of the logits.
@@ -146,7 +146,8 @@ def _save(
     def probabilities(inputs: Tensors) -> Tensors:
         total = 0.0
         for preprocessing, networks in members:
-            features = preprocessing(inputs, training=False)
+            # Keras 3.12 takes no input that nothing reads, so a preprocessing may lack some.
+            features = preprocessing({name: inputs[name] for name in preprocessing.input}, training=False)
             for network in networks:
                 total += tf.sigmoid(tf.cast(network(features, training=False), tf.float32))
         mean = total / count
