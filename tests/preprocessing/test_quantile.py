@@ -16,10 +16,14 @@ def table(rows: int, seed: int = 0) -> np.ndarray:
 
 
 def reference(data: np.ndarray, n_quantiles: int) -> np.ndarray:
-    return QuantileTransformer(n_quantiles=n_quantiles, output_distribution="normal", subsample=None).fit_transform(data)
+    return QuantileTransformer(
+        n_quantiles=n_quantiles, output_distribution="normal", subsample=None
+    ).fit_transform(data)
 
 
-@pytest.mark.parametrize(("rows", "n_quantiles"), [(741, 741), (3000, 1000), (3000, 100), (50, 10), (20000, 1000)])
+@pytest.mark.parametrize(
+    ("rows", "n_quantiles"), [(741, 741), (3000, 1000), (3000, 100), (50, 10), (20000, 1000)]
+)
 def test_equals_scikit_learn_on_training_rows(rows, n_quantiles):
     data = table(rows)
     layer = QuantileToNormal(n_quantiles)

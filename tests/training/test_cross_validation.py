@@ -1,0 +1,169 @@
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from moa_tf.data.folds import assign_folds
+from moa_tf.errors import InputError
+from moa_tf.evaluation.metrics import mean_log_loss
+from moa_tf.training.cross_validation import cross_validate
+from moa_tf.training.reporter import Reporter
+from moa_tf.training.run import Run, load_members
+
+
+class Messages(Reporter):
+    def __init__(self):
+        self.lines, self.trained = [], []
+
+    def message(self, line):
+        self.lines.append(line)
+
+    def member(self, label, epochs, steps):
+        self.trained.append(label)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, dataset, settings, placement):
+    out = tmp_path_factory.mktemp("runs") / "a"
+    metrics = cross_validate(dataset, settings, placement, out, refit=True)
+    return out, metrics
+
+
+def test_every_row_is_predicted_once_by_its_own_fold(run, dataset, settings):
+    oof = pd.read_parquet(run[0] / "oof.parquet")
+    assert list(oof.columns) == ["sig_id", "fold", *dataset.target_names]
+    assert oof.sig_id.tolist() == dataset.signatures.sig_id.tolist()
+    folds = assign_folds(dataset.targets, dataset.drug_id, "drug", 3, settings.seed)
+    np.testing.assert_array_equal(oof.fold, folds)
+
+
+def test_out_of_fold_is_the_mean_over_seeds_and_zero_for_controls(run, dataset):
+    oof = pd.read_parquet(run[0] / "oof.parquet")
+    rows = np.flatnonzero(oof.fold == 1)
+    seeds = [np.load(run[0] / f"fold-1/seed-{seed}/predictions.npy") for seed in (0, 1)]
+    assert np.abs(seeds[0] - seeds[1]).max() > 1e-4
+    treated = ~dataset.signatures.control[rows]
+    predicted = oof.iloc[rows, 2:].to_numpy()
+    np.testing.assert_allclose(predicted[treated], np.mean(seeds, axis=0)[treated], atol=1e-7)
+    assert (predicted[~treated] == 0).all()
+    assert (~treated).any() or dataset.signatures.control.any()
+
+
+def test_metrics_are_those_of_the_table(run, dataset):
+    oof = pd.read_parquet(run[0] / "oof.parquet").iloc[:, 2:].to_numpy()
+    metrics = json.loads((run[0] / "metrics.json").read_text())
+    assert metrics == json.loads(json.dumps(run[1]))
+    assert metrics["overall"]["log_loss_all"] == pytest.approx(mean_log_loss(dataset.targets, oof))
+    treated = ~dataset.signatures.control
+    assert metrics["overall"]["log_loss_treated"] == pytest.approx(
+        mean_log_loss(dataset.targets[treated], oof[treated])
+    )
+    assert metrics["simulated"] is True
+
+
+def test_the_prior_is_that_of_the_training_fold(run, dataset, settings):
+    folds = assign_folds(dataset.targets, dataset.drug_id, "drug", 3, settings.seed)
+    treated = ~dataset.signatures.control
+    rows = (folds == 2) & treated
+    prior = dataset.targets[(folds != 2) & treated].mean(0)
+    expected = mean_log_loss(dataset.targets[rows], np.broadcast_to(prior, (rows.sum(), len(prior))))
+    assert run[1]["folds"][2]["prior_log_loss_treated"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_same_seed_gives_identical_predictions(run, dataset, settings, placement, tmp_path):
+    cross_validate(dataset, settings, placement, tmp_path / "b", only_fold=1)
+    for seed in (0, 1):
+        again = np.load(tmp_path / f"b/fold-1/seed-{seed}/predictions.npy")
+        np.testing.assert_array_equal(again, np.load(run[0] / f"fold-1/seed-{seed}/predictions.npy"))
+
+
+def test_nothing_of_the_held_out_rows_reaches_the_models(run, dataset, settings, placement, tmp_path):
+    folds = assign_folds(dataset.targets, dataset.drug_id, "drug", 3, settings.seed)
+    held_out = folds == 1
+    genes = dataset.signatures.genes.copy()
+    genes[held_out] = np.random.default_rng(0).normal(50, 20, genes[held_out].shape)
+    signatures = dataclasses.replace(dataset.signatures, genes=genes)
+    poisoned = dataclasses.replace(dataset, signatures=signatures)
+    cross_validate(poisoned, settings, placement, tmp_path / "p", only_fold=1)
+    for name in ("preprocessing.keras", "seed-0/network.keras"):
+        clean = keras.saving.load_model(run[0] / "fold-1" / name, compile=False)
+        other = keras.saving.load_model(tmp_path / "p/fold-1" / name, compile=False)
+        for a, b in zip(clean.weights, other.weights, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_a_finished_run_is_not_overwritten(run, dataset, settings, placement):
+    with pytest.raises(InputError, match="--resume"):
+        cross_validate(dataset, settings, placement, run[0])
+
+
+def test_resume_trains_nothing_again(run, dataset, settings, placement):
+    before = {path: path.stat().st_mtime_ns for path in run[0].rglob("*.keras")}
+    reporter = Messages()
+    metrics = cross_validate(dataset, settings, placement, run[0], refit=True, resume=True, reporter=reporter)
+    assert metrics == run[1]
+    assert reporter.trained == []
+    assert before == {path: path.stat().st_mtime_ns for path in run[0].rglob("*.keras")}
+
+
+def test_damage_is_named_and_redone(run, dataset, settings, placement):
+    network = run[0] / "fold-1/seed-0/network.keras"
+    whole = network.read_bytes()
+    network.write_bytes(whole[: len(whole) // 2])
+    (run[0] / "fold-2/seed-1/finished.json").unlink()
+    reporter = Messages()
+    metrics = cross_validate(dataset, settings, placement, run[0], refit=True, resume=True, reporter=reporter)
+    assert metrics == run[1]
+    assert reporter.trained == ["fold 1 seed 0", "fold 2 seed 1"]
+    assert [str(network) in line for line in reporter.lines] == [True]
+
+
+def test_resume_with_other_settings_says_which(run, dataset, settings, placement):
+    other = dataclasses.replace(settings, config=dataclasses.replace(settings.config, epochs=9))
+    with pytest.raises(InputError, match="was .*'epochs': 3|epochs"):
+        cross_validate(dataset, other, placement, run[0], resume=True)
+
+
+def test_resume_with_other_data_is_refused(run, dataset, settings, placement):
+    with pytest.raises(InputError, match="data.fingerprint was"):
+        cross_validate(
+            dataclasses.replace(dataset, fingerprint="x"), settings, placement, run[0], resume=True
+        )
+
+
+def test_members_of_a_refitted_run_are_those_trained_on_all_rows(run):
+    members = load_members(run[0])
+    assert [len(networks) for _, networks in members] == [2]
+    assert Run(run[0]).members()[0][0].name == "fold-all"
+
+
+def test_only_fold_outside_the_folds(dataset, settings, placement, tmp_path):
+    with pytest.raises(InputError, match="expected 0 to 2"):
+        cross_validate(dataset, settings, placement, tmp_path / "x", only_fold=3)
+
+
+def test_a_loss_that_is_not_finite_is_one_line(dataset, settings, placement, tmp_path):
+    config = dataclasses.replace(settings.config, learning_rate=1e30, batch_norm=False)
+    with pytest.raises(InputError, match="lower learning rate"):
+        cross_validate(dataset, dataclasses.replace(settings, config=config), placement, tmp_path / "x")
+
+
+def test_a_directory_that_is_no_run(tmp_path):
+    with pytest.raises(InputError, match=r"no run\.json"):
+        load_members(tmp_path)
+
+
+@pytest.mark.slow
+def test_shuffled_labels_score_at_chance(dataset, settings, placement, tmp_path):
+    settings = dataclasses.replace(
+        settings, config=dataclasses.replace(settings.config, epochs=20, hidden=(64,))
+    )
+    true = cross_validate(dataset, settings, placement, tmp_path / "true")
+    shuffled = dataclasses.replace(settings, shuffle_labels=True)
+    control = cross_validate(dataset, shuffled, placement, tmp_path / "shuffled")
+    assert control["shuffled_labels"]
+    assert abs(control["overall"]["macro_auroc"] - 0.5) < 0.08
+    assert true["overall"]["macro_auroc"] > 0.6

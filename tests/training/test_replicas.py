@@ -1,0 +1,88 @@
+"""1, 2 and 4 replicas, and two processes, train to the same weights."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+# A process of its own for each number of replicas: TensorFlow's devices are set once in a process.
+SCRIPT = """
+import sys
+import numpy as np
+from moa_tf.data.simulate import simulate
+from moa_tf.models.base import get_family, override
+from moa_tf.data.input import Inference
+from moa_tf.training.fold import FoldData, train_network
+from moa_tf.training.strategy import make_placement
+
+name, devices, out = sys.argv[1], sys.argv[2], sys.argv[3]
+placement = make_placement(name, int(devices) if devices != "-" else None)
+family = get_family("mlp")
+config = override(
+    family.presets["one-cycle"],
+    ["hidden=32,32", "dropout=0", "output_dropout=0", "epochs=2", "batch_size=32", "gene_components=8",
+     "cell_components=4", "ema=0.9", "clip_norm=1"],
+)
+dataset = simulate(400, seed=1, genes=30, cells=8)
+rows = np.arange(400)
+preprocessing = family.fit_preprocessing(dataset.signatures.take(rows[:320]), config, 0)
+features = Inference(preprocessing)(dataset.signatures.inputs())
+data = FoldData(preprocessing, features, dataset.targets, rows[:320], rows[320:])
+network, history = train_network(family, data, config, 5, placement)
+if placement.chief:
+    np.savez(out, *[np.asarray(v) for v in network.weights], losses=[e["loss"] for e in history["epochs"]])
+"""
+
+
+def train(tmp_path, name, devices, environment=None):
+    out = tmp_path / f"{name}{devices}.npz"
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, name, devices, str(out)], env={**os.environ, **(environment or {})}
+    )
+    return process, out
+
+
+def weights(path):
+    with np.load(path) as file:
+        return [file[name] for name in file.files]
+
+
+def assert_same(expected, actual):
+    assert len(expected) == len(actual) > 10
+    for a, b in zip(expected, actual, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_twenty_steps_on_1_2_and_4_replicas(tmp_path):
+    results = []
+    for name, devices in [("none", "-"), ("mirrored", "1"), ("mirrored", "2"), ("mirrored", "4")]:
+        process, out = train(tmp_path, name, devices)
+        assert process.wait(300) == 0
+        results.append(weights(out))
+    for result in results[1:]:
+        assert_same(results[0], result)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        return s.getsockname()[1]
+
+
+@pytest.mark.slow
+def test_two_workers_through_tf_config(tmp_path):
+    alone, out = train(tmp_path, "none", "-")
+    assert alone.wait(300) == 0
+    workers = [f"localhost:{free_port()}" for _ in range(2)]
+    processes = []
+    for index in range(2):
+        config = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
+        processes.append(train(tmp_path, "multi-worker", "-", {"TF_CONFIG": json.dumps(config)}))
+    for process, _ in processes:
+        assert process.wait(300) == 0
+    assert_same(weights(out), weights(processes[0][1]))
