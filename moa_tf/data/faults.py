@@ -62,8 +62,7 @@ class Faults:
                 entry.examples.append(cell)
 
     def lines(self) -> Iterator[str]:
-        """One line a fault."""
-        yield from self._lines
+        """One line a fault: those of cells, then those of files and of files that do not fit together."""
         groups: dict[tuple, list[str]] = {}
         for (file, column, what, expected), cells in self._cells.items():
             rows = tuple(row for row, _ in cells.examples)
@@ -78,6 +77,7 @@ class Faults:
             each = "" if len(columns) == 1 else " each"
             more = "; …" if count > len(cells.examples) else ""
             yield f"{file}: {plural} {names}: {count}{each} {what} ({shown}{more}), expected {expected}"
+        yield from self._lines
 
     def raise_if_any(self) -> None:
         """Raises InputError with one line a fault, if there is one."""

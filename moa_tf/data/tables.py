@@ -133,10 +133,13 @@ class Table:
                 skipped = np.r_[skipped, self._report_long(caught, faults)]
                 number = np.arange(row, row + len(frame) + np.sum(skipped >= row))
                 number = number[~np.isin(number, skipped)][: len(frame)]
+                if not len(frame):
+                    continue
                 row = int(number[-1]) + 1
                 whole = self._whole_rows(frame, number, faults)
                 if not whole.all():
-                    frame, number = frame[whole].reset_index(drop=True), number[whole]
+                    frame, number = frame[whole], number[whole]
+                frame.index = pd.RangeIndex(len(frame))
                 if len(frame):
                     yield Chunk(self.path.name, frame if names == self._header else frame[names], number)
 
