@@ -1,0 +1,164 @@
+"""DeepInsight images per second and the memory they take, beside pyDeepInsight on the same map.
+
+    python benchmarks/deepinsight.py [--sizes 224,300] [--rounds 30] [--out deepinsight.json]
+
+Needs `moa-tf` and pyDeepInsight 0.2.3 (extra `peers`) in one environment. Both get one map, the same values and
+the same batches of 32, in turns, in one process; medians over the rounds. Values are random: the time does not
+depend on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from unittest.mock import MagicMock
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+
+FEATURES = 872
+BATCH = 32
+SIGNATURES = 23_814
+
+
+def make_embedding(seed: int = 0) -> np.ndarray:
+    """Points in clusters, as t-SNE leaves them."""
+    rng = np.random.default_rng(seed)
+    centers = rng.normal(0, 25, (120, 2))
+    return centers[rng.integers(0, 120, FEATURES)] + rng.normal(0, 2.5, (FEATURES, 2))
+
+
+def make_peer(embedding: np.ndarray, size: int):
+    # pyDeepInsight's package imports these for class activation maps, which play no part here.
+    for name in ("pytorch_grad_cam", "pytorch_grad_cam.utils.model_targets", "torchcam.methods._utils"):
+        sys.modules.setdefault(name, MagicMock())
+    from pyDeepInsight import ImageTransformer
+
+    class Given:
+        def fit_transform(self, x):
+            return embedding
+
+    return ImageTransformer(Given(), discretization="bin", pixels=(size, size)).fit(np.zeros((2, FEATURES)))
+
+
+def make_ours(embedding: np.ndarray, size: int, channels: str, jit: bool):
+    import tensorflow as tf
+
+    from moa_tf.preprocessing.feature_map import align_to_rectangle, to_pixels
+    from moa_tf.preprocessing.image import FeatureImage
+
+    pixels = to_pixels(align_to_rectangle(embedding, "pydeepinsight"), size)
+    layer = FeatureImage(pixels, size, channels)
+    signature = [tf.TensorSpec((None, FEATURES), tf.float32)]
+    return pixels, tf.function(layer, input_signature=signature, jit_compile=jit)
+
+
+def time_once(function, argument) -> float:
+    start = time.perf_counter()
+    function(argument)
+    return time.perf_counter() - start
+
+
+def compare(size: int, rounds: int) -> dict[str, float]:
+    embedding = make_embedding()
+    values = np.random.default_rng(1).uniform(size=(BATCH, FEATURES)).astype(np.float32)
+    peer = make_peer(embedding, size)
+    pixels, grey = make_ours(embedding, size, "grey", jit=True)
+    np.testing.assert_array_equal(pixels, peer.coords())
+    np.testing.assert_allclose(grey(values).numpy(), peer.transform(values), atol=1e-6)
+
+    import tensorflow as tf
+
+    tensor = tf.constant(values)
+    contestants = {
+        "pyDeepInsight": (peer.transform, values),
+        "moa-tf, grey, XLA": (grey, tensor),
+        "moa-tf, mean-min-max, XLA": (make_ours(embedding, size, "mean-min-max", jit=True)[1], tensor),
+        "moa-tf, mean-min-max": (make_ours(embedding, size, "mean-min-max", jit=False)[1], tensor),
+    }
+    times = {name: [] for name in contestants}
+    for round_ in range(rounds + 3):
+        for name, (function, argument) in contestants.items():
+            elapsed = time_once(function, argument)
+            if round_ >= 3:  # The first ones compile and touch memory for the first time.
+                times[name].append(elapsed)
+    return {name: BATCH / float(np.median(values)) for name, values in times.items()}
+
+
+def peak_memory(kind: str, size: int, signatures: int) -> float:
+    """GiB that drawing so many images adds to the process's peak; run in a process of its own."""
+    embedding = make_embedding()
+    values = np.random.default_rng(1).uniform(size=(signatures, FEATURES)).astype(np.float32)
+    if kind == "peer":
+        peer = make_peer(embedding, size)
+        peer.transform(values[:BATCH])
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peer.transform(values)
+    else:
+        draw = make_ours(embedding, size, "mean-min-max", jit=True)[1]
+        draw(values[:BATCH])
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        for start in range(0, signatures - BATCH + 1, BATCH):
+            draw(values[start : start + BATCH])
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
+
+
+def measure_memory(kind: str, size: int, signatures: int) -> float:
+    command = [
+        sys.executable,
+        __file__,
+        "--memory-of",
+        kind,
+        "--sizes",
+        str(size),
+        "--rounds",
+        str(signatures),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", default="224,300")
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--out", help="also write the figures as JSON")
+    parser.add_argument("--memory-of", choices=["ours", "peer"], help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    sizes = [int(size) for size in arguments.sizes.split(",")]
+    if arguments.memory_of:
+        print(peak_memory(arguments.memory_of, sizes[0], arguments.rounds))
+        return
+
+    import tensorflow as tf
+
+    print(
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; TensorFlow {tf.__version__}"
+    )
+    results = {}
+    for size in sizes:
+        rates = compare(size, arguments.rounds)
+        base = rates["pyDeepInsight"]
+        print(f"\n{size} x {size}, batches of {BATCH}{'':18}images/s   times pyDeepInsight")
+        for name, rate in rates.items():
+            print(f"  {name:34}{rate:12,.0f}{rate / base:12.1f}")
+        ours = measure_memory("ours", size, SIGNATURES)
+        # The peer makes the whole set at once: measured on a part that fits, then in proportion.
+        part = 1_000
+        peer = measure_memory("peer", size, part) * SIGNATURES / part
+        print(f"  memory for {SIGNATURES:,} signatures: ours {ours:.2f} GiB (streamed), peer {peer:.0f} GiB")
+        results[size] = {"images_per_second": rates, "memory_gib": {"moa-tf": ours, "pyDeepInsight": peer}}
+    if arguments.out:
+        with open(arguments.out, "w") as file:
+            json.dump(results, file, indent=2)
+
+
+if __name__ == "__main__":
+    main()
