@@ -18,7 +18,7 @@ def order(rows, epochs, seed=3, batch_size=3):
 
 def test_an_epoch_has_each_row_once_and_no_other():
     batches = order([1, 3, 5, 7, 8, 9], range(1))
-    assert sorted(sum(batches, [])) == [1, 3, 5, 7, 8, 9]
+    assert sorted(row for batch in batches for row in batch) == [1, 3, 5, 7, 8, 9]
 
 
 def test_the_incomplete_batch_is_left_out():
