@@ -85,7 +85,7 @@ def run_ours(root: Path, features: Path, out: Path, batch_size: int) -> dict[str
     from moa_tf.serving.predict import load_model, predict_table
 
     model = load_model(root)
-    model.predict(random_signatures(batch_size, 0))
+    model.predict(random_signatures(batch_size, 0), batch_size)
     before = memory("VmRSS")
     start = time.perf_counter()
     predict_table(model, features, out, batch_size=batch_size)
@@ -99,7 +99,7 @@ def run_peer(root: Path, features: Path, out: Path, batch_size: int) -> dict[str
     from moa_tf.serving.predict import load_model
 
     model = load_model(root)
-    model.predict(random_signatures(batch_size, 0))
+    model.predict(random_signatures(batch_size, 0), batch_size)
     serve = model.loaded.signatures["serving_default"]
     before = memory("VmRSS")
     start = time.perf_counter()
@@ -138,16 +138,18 @@ def run_stages(root: Path, features: Path, out: Path, batch_size: int) -> dict[s
 
     chunks = measure("read", lambda: list(iter_features(features, SPEC, rows=batch_size)))
     model = load_model(root)
-    measure("first batch", lambda: model.predict(chunks[0]))
-    results = measure(f"compute, batch {batch_size}", lambda: [model.predict(chunk) for chunk in chunks])
+    measure("first batch", lambda: model.predict(chunks[0], batch_size))
+    results = measure(
+        f"compute, batch {batch_size}", lambda: [model.predict(chunk, batch_size) for chunk in chunks]
+    )
     rows = sum(map(len, chunks))
     for size in (256, 1024, 4096, 8192):
         signatures = random_signatures(size, 1)
-        model.predict(signatures)
+        model.predict(signatures, size)
         times = max(1, 8192 // size)
         start = time.perf_counter()
         for _ in range(times):
-            model.predict(signatures)
+            model.predict(signatures, size)
         seconds[f"compute, batch {size}, scaled to {rows} rows"] = (
             (time.perf_counter() - start) / (times * size) * rows
         )

@@ -17,12 +17,12 @@ from moa_tf.cli.startup import import_tensorflow
 @click.option(
     "--batch-size",
     type=click.IntRange(min=1),
-    default=4096,
-    show_default=True,
-    help="Signatures computed at once. Memory grows with it.",
+    help="Signatures computed at once; memory grows with it. [default: by the model's widest layer]",
 )
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the figures here.")
-def predict(saved_model: Path, features: Path, out: Path, batch_size: int, json_file: Path | None) -> None:
+def predict(
+    saved_model: Path, features: Path, out: Path, batch_size: int | None, json_file: Path | None
+) -> None:
     """Writes the probability of every mechanism of action for every signature of a table.
 
     SAVED_MODEL is an exported version, or the directory of several, of which the latest is taken. FEATURES

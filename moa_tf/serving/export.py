@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,6 +106,33 @@ def export(
         raise InputError(f"{root}: cannot be written ({error.strerror or error})") from error
 
 
+def suggest_batch_size(members: Sequence[Member]) -> int:
+    """How many signatures to compute at once: a power of two, at most 4096.
+
+    So many that the widest layer's output stays within 128 MB, of which a few live at the same time: thousands
+    for an MLP, less than ten for a convolutional network on large images.
+    """
+    widest = max(
+        _widest(model) for preprocessing, networks in members for model in (preprocessing, *networks)
+    )
+    fits = max(1, min(4096, (128 << 20) // (4 * widest)))
+    return 1 << (fits.bit_length() - 1)
+
+
+def _widest(model: keras.Model) -> int:
+    """The most values that one layer gives for one signature."""
+    import keras
+
+    sizes = [1]
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            sizes.append(_widest(layer))
+        else:
+            outputs = keras.tree.flatten(layer.output)
+            sizes += [math.prod(size or 1 for size in output.shape[1:]) for output in outputs]
+    return max(sizes)
+
+
 def _describe(
     members: Sequence[Member],
     spec: SignatureSpec,
@@ -125,6 +153,7 @@ def _describe(
         "spec": spec.to_dict(),
         "signatures": ["serving_default", "serving_examples"] + ["explain"] * explains,
         "networks": sum(len(networks) for _, networks in members),
+        "batch_size": suggest_batch_size(members),
         "combination": "mean of the networks' probabilities; vehicle controls 0",
         "versions": {**versions, "numpy": np.__version__},
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

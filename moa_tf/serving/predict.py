@@ -18,7 +18,12 @@ from moa_tf.serving.atomic import replacing
 from moa_tf.serving.versions import latest_version, load_metadata
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
-BATCH = 4096
+CHUNK = 4096
+"""Rows that are read and written at once, in whole batches."""
+
+BATCHES = 32
+"""The most batches in a chunk: where batches are small, computing is slow, and progress should be seen."""
+
 GZIP_LEVEL = 3
 """Of digits, level 9 saves a few per cent for many times the work."""
 
@@ -43,10 +48,19 @@ class ServedModel:
     metadata: dict[str, Any]
     loaded: Any
 
-    def predict(self, signatures: Signatures) -> np.ndarray:
-        """[N, T] float32 probabilities of all signatures, as one batch."""
-        outputs = self.loaded.signatures["serving_default"](**raw_inputs(signatures))
-        return outputs["probabilities"].numpy()
+    @property
+    def batch_size(self) -> int:
+        """How many signatures to compute at once, as the exporter found."""
+        return self.metadata.get("batch_size", 256)
+
+    def predict(self, signatures: Signatures, batch_size: int | None = None) -> np.ndarray:
+        """[N, T] float32 probabilities, computed `batch_size` signatures at a time."""
+        serve, size = self.loaded.signatures["serving_default"], batch_size or self.batch_size
+        parts = [np.empty((0, len(self.target_names)), np.float32)]
+        for start in range(0, len(signatures), size):
+            part = signatures.take(slice(start, start + size)) if len(signatures) > size else signatures
+            parts.append(serve(**raw_inputs(part))["probabilities"].numpy())
+        return np.concatenate(parts) if len(parts) > 2 else parts[-1]
 
 
 def load_model(path: str | Path) -> ServedModel:
@@ -84,7 +98,7 @@ def predict_table(
     features: str | Path,
     out: str | Path,
     *,
-    batch_size: int = BATCH,
+    batch_size: int | None = None,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> dict[str, int]:
     """Reads a features table, writes `sig_id` and a column per target, in the model's order.
@@ -95,7 +109,7 @@ def predict_table(
         model: from `load_model`.
         features: `.csv`, `.csv.gz` or `.parquet`.
         out: likewise; replaced only when all is written.
-        batch_size: signatures computed at once.
+        batch_size: signatures computed at once; None takes the model's own.
         progress: is called with the number of rows just written.
 
     Returns:
@@ -107,15 +121,17 @@ def predict_table(
     from moa_tf.data.read import iter_features
 
     features, out = Path(features), Path(out)
-    if batch_size < 1:
-        raise InputError(f"batch size {batch_size}: expected at least 1")
+    size = model.batch_size if batch_size is None else batch_size
+    if size < 1:
+        raise InputError(f"batch size {size}: expected at least 1")
+    rows = size * max(1, min(CHUNK // size, BATCHES))
     check_paths(features, out)
     counts = {"signatures": 0, "controls": 0}
     with (
         replacing(out) as temporary,
         table_writer(temporary, model.target_names) as write,
-        ahead(iter_features(features, model.spec, rows=batch_size)) as read,
-        ahead((part, model.predict(part)) for part in read) as computed,
+        ahead(iter_features(features, model.spec, rows=rows)) as read,
+        ahead((part, model.predict(part, size)) for part in read) as computed,
     ):
         for part, probabilities in computed:
             write(part.sig_id, probabilities)

@@ -38,7 +38,8 @@ def load_metadata(path: Path) -> dict[str, Any]:
     """What `export` wrote beside the model at `path` (see `latest_version`), without loading TensorFlow.
 
     Has at least `targets` (list of names), `spec` (see SignatureSpec.to_dict), `signatures` (list of names),
-    `networks` (their number), `combination`, `versions`, `created` (UTC), and what the exporter added.
+    `networks` (their number), `combination`, `batch_size` (a good one), `versions`, `created` (UTC), and what
+    the exporter added.
 
     Raises:
         InputError: no SavedModel, or one that this project did not export.

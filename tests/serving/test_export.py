@@ -10,7 +10,7 @@ import pytest
 from moa_tf.data.schema import DOSES, TYPES
 from moa_tf.errors import InputError
 from moa_tf.serving import versions
-from moa_tf.serving.export import export, latest_version, load_metadata
+from moa_tf.serving.export import export, latest_version, load_metadata, suggest_batch_size
 from moa_tf.serving.predict import raw_inputs
 
 
@@ -127,6 +127,21 @@ def test_versions_count_up_from_the_highest_number(tmp_path, export_again):
     assert latest_version(tmp_path) == tmp_path / "12"
     assert latest_version(tmp_path / "11") == tmp_path / "11"
     assert "explain" not in load_metadata(tmp_path)["signatures"]
+
+
+def test_batch_size_follows_the_widest_layer_also_of_a_nested_model():
+    import keras
+
+    x = keras.Input((8,), name="x")
+    preprocessing = keras.Model({"x": x}, {"x": keras.layers.Rescaling(2.0)(x)})
+    image = keras.Input((100, 100, 1))
+    # 100 × 100 × 40 values: 128 MB hold 83 signatures.
+    convolution = keras.Model(image, keras.layers.Conv2D(40, 1)(image))
+    h = keras.layers.Reshape((100, 100, 1))(keras.layers.Dense(10_000)(x))
+    wide = keras.Model({"x": x}, keras.layers.GlobalAveragePooling2D()(convolution(h)))
+    narrow = keras.Model({"x": x}, keras.layers.Dense(40)(x))
+    assert suggest_batch_size([(preprocessing, [narrow])]) == 4096
+    assert suggest_batch_size([(preprocessing, [narrow, wide])]) == 64
 
 
 @pytest.mark.parametrize("step", ["_save", "sync_tree", "publish"])

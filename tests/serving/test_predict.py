@@ -47,7 +47,26 @@ def test_any_format_and_batch_size_gives_the_same(case, tmp_path, source, batch_
     np.testing.assert_allclose(table.iloc[:, 1:], case.expected(case.signatures), atol=1e-6)
     assert counts == {"signatures": 9, "controls": int(case.signatures.control.sum())}
     assert sum(done) == 9
-    assert max(done) <= batch_size
+
+
+def test_chunks_are_whole_batches_and_not_too_many(case, features, tmp_path, monkeypatch):
+    monkeypatch.setattr("moa_tf.serving.predict.CHUNK", 5)
+    for batch_size, chunks in ((2, [4, 4, 1]), (1, [5, 4]), (100, [9])):
+        done = []
+        predict_table(case.model, features, tmp_path / "o.csv", batch_size=batch_size, progress=done.append)
+        assert done == chunks
+    monkeypatch.setattr("moa_tf.serving.predict.BATCHES", 3)
+    done = []
+    predict_table(case.model, features, tmp_path / "o.csv", batch_size=1, progress=done.append)
+    assert done == [3, 3, 3]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 9, None])
+def test_batches_do_not_change_the_result(case, batch_size):
+    probabilities = case.model.predict(case.signatures, batch_size)
+    np.testing.assert_allclose(probabilities, case.expected(case.signatures), atol=1e-6)
+    nothing = case.model.predict(case.signatures.take(slice(0)), batch_size)
+    assert nothing.shape == (0, 3)
 
 
 @pytest.mark.parametrize("name", ["out.csv", "out.csv.gz"])
