@@ -1,0 +1,140 @@
+"""Class activation maps of DeepInsight networks, mapped back to genes: which features speak for a mechanism."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+from keras import ops
+
+Tensors = dict[str, Any]
+Explainer = Callable[[Mapping[str, Any]], Tensors]
+
+
+def explainer(members: Sequence[tuple[keras.Model, Sequence[keras.Model]]]) -> Explainer:
+    """A function that tells how much each feature's neighbourhood in the image speaks for a mechanism.
+
+    Grad-CAM weighs the channels of the last convolution by the gradient of the target's logit,
+    L = relu(Σ_c α_c A_c) with α_c the mean over the image of ∂y_t/∂A_c. Behind EfficientNet's last convolution
+    come only a mean over the image and a linear layer, so that this gradient is W[c, t] / (h w) everywhere and
+    the map needs no backward pass. A feature's activation is the map, bilinearly interpolated, at its pixel.
+
+    Args:
+        members: (preprocessing, networks) for each fold, as `moa_tf.serving.export` takes them; all
+            DeepInsight. Their activations are averaged.
+
+    Returns:
+        Function from the panel's inputs and, if given, `target` [B] int32, to `activation` [B, F] float32 (in
+        units of the logit) and `target` [B] int32. Without `target` each signature is explained for the
+        mechanism that is most probable by the networks. It is made of Keras operations only, so it can be
+        traced into a SavedModel's signature.
+
+    Source: Selvaraju et al. 2017, Grad-CAM, section 3; Zhou et al. 2016, Learning Deep Features for
+    Discriminative Localization, for the form without gradient.
+    """
+    parts = [
+        (preprocessing, _last_maps(network), network.get_layer("logits"), _sampling(network))
+        for preprocessing, networks in members
+        for network in networks
+    ]
+
+    def explain(inputs: Mapping[str, Any]) -> Tensors:
+        inputs = dict(inputs)
+        target = inputs.pop("target", None)
+        evidence = []
+        for preprocessing, network, head, sampling in parts:
+            maps = ops.cast(network(preprocessing(inputs, training=False), training=False), "float32")
+            height, width, channels = maps.shape[1:]
+            maps = ops.reshape(maps, (-1, height * width, channels))
+            evidence.append((maps, head, ops.convert_to_tensor(sampling)))
+        if target is None:
+            chances = sum(ops.sigmoid(head(ops.mean(maps, axis=1))) for maps, head, _ in evidence)
+            target = ops.argmax(chances, axis=1)
+        target = ops.cast(target, "int32")
+        activation = 0.0
+        for maps, head, sampling in evidence:
+            weights = ops.take(ops.transpose(head.kernel), target, axis=0)
+            cells = ops.squeeze(ops.matmul(maps, ops.expand_dims(weights, 2)), 2) / maps.shape[1]
+            activation += ops.matmul(ops.relu(cells), sampling)
+        return {"activation": activation / len(evidence), "target": target}
+
+    return explain
+
+
+def activations(
+    explain: Explainer, inputs: Mapping[str, np.ndarray], target: int | None = None, batch_size: int = 64
+) -> tuple[np.ndarray, np.ndarray]:
+    """Runs `explain` over signatures in memory, batch by batch.
+
+    Args:
+        explain: as `explainer` gives it.
+        inputs: name -> [N, ...], see `Signatures.inputs`.
+        target: the mechanism to explain, or None for each signature's most probable one.
+        batch_size: signatures at a time; memory grows with it.
+
+    Returns:
+        ([N, F] float32 activations, [N] int32 targets).
+    """
+    count = len(next(iter(inputs.values())))
+    results = []
+    for start in range(0, count, batch_size):
+        batch = {
+            name: ops.convert_to_tensor(value[start : start + batch_size]) for name, value in inputs.items()
+        }
+        if target is not None:
+            batch["target"] = ops.full((min(batch_size, count - start),), target, dtype="int32")
+        result = explain(batch)
+        results.append([ops.convert_to_numpy(result[name]) for name in ("activation", "target")])
+    activation, targets = (np.concatenate(parts) for parts in zip(*results, strict=True))
+    return activation, targets
+
+
+def rank_features(
+    activation: np.ndarray, names: Sequence[str], symbols: Mapping[str, str] | None = None
+) -> pd.DataFrame:
+    """The features by their mean activation over signatures, strongest first.
+
+    Args:
+        activation: [N, F], of signatures of one mechanism.
+        names: F feature names, such as `g-17`.
+        symbols: name -> gene symbol or cell line, where known.
+
+    Returns:
+        Columns `rank` (from 1), `feature`, `symbol` (if `symbols` is given; empty where unknown),
+        `activation` (mean, in units of the logit), `share` (of all features' activations).
+    """
+    mean = np.asarray(activation, np.float64).mean(axis=0)
+    order = np.argsort(-mean, kind="stable")
+    table = {"rank": np.arange(1, len(order) + 1), "feature": [names[i] for i in order]}
+    if symbols is not None:
+        table["symbol"] = [symbols.get(names[i], "") for i in order]
+    total = mean.sum()
+    return pd.DataFrame(
+        table
+        | {"activation": mean[order], "share": mean[order] / total if total > 0 else np.zeros(len(order))}
+    )
+
+
+def _last_maps(network: keras.Model) -> keras.Model:
+    return keras.Model(network.input, network.get_layer("pool").input)
+
+
+def _sampling(network: keras.Model) -> np.ndarray:
+    """[h w, F] weights of the map's cells in each feature's pixel, bilinear between cell centres."""
+    image = network.get_layer("image")
+    cells = network.get_layer("pool").input.shape[1:3]
+    weights = []
+    for axis, count in enumerate(cells):
+        place = (np.asarray(image.pixels)[:, axis] + 0.5) * count / image.image_size - 0.5
+        below = np.clip(np.floor(place).astype(int), 0, count - 1)
+        above = np.minimum(below + 1, count - 1)
+        part = np.clip(place - below, 0, 1)
+        weight = np.zeros((count, len(place)))
+        np.add.at(weight, (below, np.arange(len(place))), 1 - part)
+        np.add.at(weight, (above, np.arange(len(place))), part)
+        weights.append(weight)
+    rows, columns = weights
+    return (rows[:, None] * columns[None]).reshape(-1, rows.shape[1]).astype(np.float32)

@@ -1,0 +1,204 @@
+"""DeepInsight: signatures drawn as images, read by a pretrained EfficientNet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+import keras
+import numpy as np
+
+from moa_tf.data.schema import Signatures
+from moa_tf.models.base import Family, ModelConfig, output_bias, require
+from moa_tf.models.efficientnet import Unfreeze, build_backbone
+from moa_tf.preprocessing.feature_map import FeatureMap
+from moa_tf.preprocessing.image import FeatureImage, SwapNoise
+from moa_tf.preprocessing.image_scaling import MinMaxScaling, Norm2Scaling
+
+MIN_IMAGE_SIZE = 32
+"""EfficientNet halves the image five times."""
+
+
+@dataclass(frozen=True)
+class DeepInsightConfig(ModelConfig):
+    """Genes and cells as an image, then an EfficientNet. Dose and time are not used.
+
+    Attributes:
+        backbone: which EfficientNet.
+        weights: `none`, `imagenet`, `noisy-student`, or the path of an `.h5` file; see `build_backbone`.
+        image_size: pixels on a side.
+        scaling: `norm-2` keeps features comparable, `min-max` gives each its own range; see
+            `moa_tf.preprocessing.image_scaling`.
+        embedding: what lays the features out in the plane; `umap` needs the extra moa-tf[umap].
+        perplexity: of t-SNE.
+        rectangle: `pydeepinsight` for the pixels of that package; see `align_to_rectangle`.
+        discretization: how places become pixels; see `to_pixels`.
+        channels: `mean-min-max` or `grey`; see `FeatureImage`.
+        swap_rate: probability that a signature gets features of another one in training.
+        swap_portion: the part of its features that it then gets.
+        dropout: before the output layer.
+        drop_connect: of the backbone's last block; see `build_backbone`.
+        freeze_epochs: first epochs in which the backbone is frozen and only the output layer learns.
+    """
+
+    backbone: Literal["b0", "b3", "b4"] = "b3"
+    weights: str = "noisy-student"
+    image_size: int = 300
+    scaling: Literal["norm-2", "min-max"] = "norm-2"
+    embedding: Literal["tsne", "umap", "pca", "kernel-pca"] = "tsne"
+    perplexity: float = 5.0
+    rectangle: Literal["minimum", "pydeepinsight"] = "minimum"
+    discretization: Literal["round", "quantile", "assignment"] = "round"
+    channels: Literal["mean-min-max", "grey"] = "mean-min-max"
+    swap_rate: float = 0.1
+    swap_portion: float = 0.15
+    dropout: float = 0.3
+    drop_connect: float = 0.2
+    freeze_epochs: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.image_size >= MIN_IMAGE_SIZE, "image_size", self.image_size, f"at least {MIN_IMAGE_SIZE}"
+        )
+        require(self.perplexity > 0, "perplexity", self.perplexity, "above 0")
+        for name in ("swap_rate", "swap_portion"):
+            require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "in [0, 1]")
+        for name in ("dropout", "drop_connect"):
+            require(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
+        require(self.freeze_epochs >= 0, "freeze_epochs", self.freeze_epochs, "at least 0")
+        require(
+            self.freeze_epochs < self.epochs,
+            "freeze_epochs",
+            self.freeze_epochs,
+            f"below epochs={self.epochs}",
+        )
+
+
+PRESETS = MappingProxyType(
+    {
+        # lish-moa's first place. Its RAdam is AdamW here: Keras has none, and its warm-up matters early only.
+        "first-place": DeepInsightConfig(
+            epochs=35,
+            batch_size=64,
+            learning_rate=3.5e-4,
+            schedule="cosine",
+            train_on_controls=True,
+        ),
+        # 'Drug Discovery With Neural Networks', figures 10 and 11.
+        "article": DeepInsightConfig(
+            backbone="b4",
+            image_size=380,
+            epochs=35,
+            batch_size=32,
+            learning_rate=3.5e-4,
+            schedule="cosine",
+            train_on_controls=True,
+        ),
+        "small": DeepInsightConfig(
+            backbone="b0",
+            weights="none",
+            image_size=64,
+            epochs=20,
+            batch_size=64,
+            learning_rate=1e-3,
+            schedule="one-cycle",
+            drop_connect=0.1,
+        ),
+    }
+)
+
+SMALL_TABLE = 5000
+"""Below this many training signatures the preset `small` is taken by itself."""
+
+
+def choose_preset(signatures: int) -> str:
+    """The preset for a table of that many signatures, where the user names none."""
+    return "small" if signatures < SMALL_TABLE else "first-place"
+
+
+def fit_preprocessing(signatures: Signatures, config: DeepInsightConfig, seed: int) -> keras.Model:
+    """Fits the scaling and the map from features to pixels.
+
+    Args:
+        signatures: the training fold's rows, and no others.
+        config: which scaling and which map.
+        seed: of the embedding.
+
+    Returns:
+        Keras model from the panel's inputs to `{"features": [B, F] in [0, 1]}`, genes before cells. Its layer
+        `feature_map` has the features' `pixels`.
+
+    Raises:
+        InputError: the features cannot be laid out in the plane; see `FeatureMap.adapt`.
+    """
+    spec = signatures.spec
+    inputs = {
+        name: keras.Input(shape, dtype=dtype, name=name) for name, (shape, dtype) in spec.inputs.items()
+    }
+    kinds = [name for name in ("genes", "cells") if name in inputs]
+    values = np.concatenate([getattr(signatures, name) for name in kinds], axis=1)
+    scale = (Norm2Scaling if config.scaling == "norm-2" else MinMaxScaling)(name="scaling", dtype="float32")
+    scale.adapt(values)
+    place = FeatureMap(
+        config.image_size,
+        config.embedding,
+        config.rectangle,
+        config.discretization,
+        config.perplexity,
+        seed,
+        name="feature_map",
+        dtype="float32",
+    )
+    place.adapt(scale(values))
+    raw = [inputs[name] for name in kinds]
+    joined = raw[0] if len(raw) == 1 else keras.layers.Concatenate(name="raw", dtype="float32")(raw)
+    return keras.Model(inputs, {"features": place(scale(joined))}, name="preprocessing")
+
+
+def build(preprocessing: keras.Model, config: DeepInsightConfig, prior: np.ndarray, seed: int) -> keras.Model:
+    """The network: swap noise, image, EfficientNet, mean over the image, dropout, logits.
+
+    Args:
+        preprocessing: as `fit_preprocessing` gives it; the image is drawn by its layer `feature_map`.
+        config: sizes, rates and weights.
+        prior: [T] label means of the training fold, for the output bias.
+        seed: of initial weights, noise and dropout.
+
+    Returns:
+        Keras model from `{"features": [B, F]}` to [B, T] float32 logits. Its layer `backbone` can be frozen,
+        and `pool` and `logits` are what `moa_tf.explanation.grad_cam` reads.
+
+    Raises:
+        InputError: weights that cannot be fetched or do not fit.
+
+    Source: Sharma et al. 2019, DeepInsight; Tan & Le 2019, EfficientNet; first place of the Mechanisms of
+    Action competition.
+    """
+    keras.utils.set_random_seed(seed)
+    pixels = preprocessing.get_layer("feature_map").pixels
+    inputs = keras.Input((len(pixels),), name="features")
+    x = SwapNoise(config.swap_rate, config.swap_portion, seed, name="swap_noise", dtype="float32")(inputs)
+    # The backbone expects bytes' range. Scaling a thousand features costs less than scaling their image.
+    x = keras.layers.Rescaling(255.0, name="to_bytes", dtype="float32")(x)
+    x = FeatureImage(pixels, config.image_size, config.channels, name="image")(x)
+    x = build_backbone(config.backbone, config.image_size, config.weights, config.drop_connect)(x)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    x = keras.layers.Dropout(config.dropout, name="dropout")(x)
+    logits = keras.layers.Dense(
+        len(prior),
+        bias_initializer=keras.initializers.Constant(output_bias(prior)),
+        # Mixed precision ends here: the loss wants all the digits.
+        dtype="float32",
+        name="logits",
+    )(x)
+    return keras.Model({"features": inputs}, logits, name="deepinsight")
+
+
+def callbacks(config: DeepInsightConfig) -> list[keras.callbacks.Callback]:
+    """What training with this configuration needs beside the loop that every family shares."""
+    return [Unfreeze("backbone", config.freeze_epochs)] if config.freeze_epochs else []
+
+
+FAMILY = Family("deepinsight", PRESETS, choose_preset, fit_preprocessing, build)

@@ -1,0 +1,110 @@
+import keras
+import numpy as np
+import pytest
+
+from moa_tf.data.schema import Signatures, SignatureSpec
+from moa_tf.explanation.grad_cam import activations, explainer, rank_features
+from moa_tf.models.base import override
+from moa_tf.models.deepinsight import FAMILY, PRESETS
+
+numpy = keras.ops.convert_to_numpy
+TARGETS = 5
+CONFIG = override(PRESETS["small"], ["image_size=96", "embedding=pca"])
+
+
+def build(preprocessing):
+    return FAMILY.build(preprocessing, CONFIG, np.full(TARGETS, 0.2), 0)
+
+
+@pytest.fixture(scope="module")
+def parts():
+    """A preprocessing, a network whose last maps and head vary well, and raw inputs."""
+    rng = np.random.default_rng(0)
+    spec = SignatureSpec(tuple(f"g-{i}" for i in range(30)), (), ())
+    rows = Signatures(spec, np.arange(12).astype(object), rng.normal(size=(12, 30)).astype("float32"))
+    preprocessing = FAMILY.fit_preprocessing(rows, CONFIG, 0)
+    network = build(preprocessing)
+    head = network.get_layer("logits")
+    head.kernel.assign(rng.normal(size=head.kernel.shape))
+    top = network.get_layer("backbone").get_layer("top_bn")
+    top.gamma.assign(rng.uniform(0.5, 20, top.gamma.shape))
+    return preprocessing, network, rows.inputs()
+
+
+def test_it_equals_grad_cam_by_gradient(parts):
+    tf = pytest.importorskip("tensorflow")
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("the gradient tape is TensorFlow's")
+    preprocessing, network, inputs = parts
+    features = preprocessing(inputs)
+    maps = keras.Model(network.input, network.get_layer("pool").input)(features, training=False)
+    head = keras.Model(network.get_layer("pool").input, network.output)
+    activation, _ = activations(explainer([(preprocessing, [network])]), inputs, target=3)
+    with tf.GradientTape() as tape:
+        tape.watch(maps)
+        score = tf.reduce_sum(head(maps, training=False)[:, 3])
+    weights = tf.reduce_mean(tape.gradient(score, maps), axis=(1, 2))
+    heat = tf.nn.relu(tf.einsum("bhwc,bc->bhw", maps, weights))
+    picture = tf.image.resize(heat[..., None], (96, 96))[..., 0].numpy()
+    rows, columns = preprocessing.get_layer("feature_map").pixels.T
+    expected = picture[:, rows, columns]
+    assert expected.max() > 10 * expected.mean(axis=1).min() > 0
+    np.testing.assert_allclose(activation, expected, rtol=1e-3, atol=1e-5 * expected.max())
+
+
+def test_without_a_target_the_most_probable_mechanism_is_explained(parts):
+    preprocessing, network, inputs = parts
+    explain = explainer([(preprocessing, [network])])
+    activation, targets = activations(explain, inputs, batch_size=5)
+    logits = network.predict(preprocessing.predict(inputs, verbose=0), verbose=0)
+    np.testing.assert_array_equal(targets, logits.argmax(1))
+    for target in np.unique(targets)[:2]:
+        chosen = targets == target
+        some = {name: value[chosen] for name, value in inputs.items()}
+        alone, _ = activations(explain, some, int(target))
+        np.testing.assert_allclose(alone, activation[chosen], rtol=1e-3, atol=1e-6)
+
+
+def test_several_networks_are_averaged(parts):
+    preprocessing, network, inputs = parts
+    single, _ = activations(explainer([(preprocessing, [network])]), inputs, target=1)
+    other = build(preprocessing)
+    other.set_weights(network.get_weights())
+    other.get_layer("logits").kernel.assign(2 * network.get_layer("logits").kernel)
+    both, _ = activations(explainer([(preprocessing, [network]), (preprocessing, [other])]), inputs, target=1)
+    np.testing.assert_allclose(both, 1.5 * single, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_the_explanation_is_a_signature_of_a_saved_model(parts, tmp_path):
+    tf = pytest.importorskip("tensorflow")
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("SavedModel is TensorFlow's")
+    preprocessing, network, inputs = parts
+    explain = explainer([(preprocessing, [network])])
+    signature = [tf.TensorSpec((None, 30), tf.float32, "genes"), tf.TensorSpec((None,), tf.int32, "target")]
+    function = tf.function(lambda genes, target: explain({"genes": genes, "target": target}))
+    module = tf.Module()
+    module.parts = [preprocessing, network]
+    tf.saved_model.save(
+        module, str(tmp_path), signatures={"explain": function.get_concrete_function(*signature)}
+    )
+    loaded = tf.saved_model.load(str(tmp_path)).signatures["explain"]
+    for rows in (2, 7):
+        genes = inputs["genes"][:rows]
+        target = np.arange(rows, dtype="int32") % TARGETS
+        result = loaded(genes=tf.constant(genes), target=tf.constant(target))
+        expected = explain({"genes": genes, "target": target})["activation"]
+        np.testing.assert_allclose(result["activation"], expected, rtol=1e-3, atol=1e-5)
+        np.testing.assert_array_equal(result["target"], target)
+
+
+def test_ranking_by_hand():
+    activation = np.array([[1.0, 0.0, 4.0], [3.0, 0.0, 0.0]])
+    table = rank_features(activation, ["g-0", "g-1", "c-0"], {"g-0": "TP53", "c-0": "MCF7"})
+    assert table.feature.tolist() == ["g-0", "c-0", "g-1"]
+    assert table.symbol.tolist() == ["TP53", "MCF7", ""]
+    assert table["rank"].tolist() == [1, 2, 3]
+    np.testing.assert_allclose(table.activation, [2, 2, 0])
+    np.testing.assert_allclose(table.share, [0.5, 0.5, 0])
+    assert "symbol" not in rank_features(np.zeros((2, 3)), ["a", "b", "c"])
