@@ -1,0 +1,176 @@
+"""MLP training throughput: this project's `train_network` against PyTorch with fused AdamW.
+
+    python benchmarks/mlp.py [--batch-size 256 1024] [--threads 2] [--turns 9] [--python-torch PYTHON]
+
+Both train the preset `one-cycle` (876-2048-2048-2048-206: batch normalisation, dropout, weight-normalised
+linear layer, leaky ReLU; smoothed binary cross-entropy; AdamW; one cycle) in float32 on the same random rows
+from memory. Each runs in a process of its own, pinned to the same cores, and they take turns of one epoch: while
+one trains the other waits for its line on stdin, so that no framework's spinning threads disturb the other.
+Reported are the medians of samples per second over the turns, the first turn left out, and their ratio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+FEATURES, TARGETS, STEPS = 876, 206, 20
+EPOCHS = 10_000
+"""Of the schedule; the parent ends both long before."""
+
+
+def rows(batch_size):
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    size = batch_size * STEPS
+    features = rng.normal(size=(size, FEATURES)).astype("float32")
+    return features, (rng.random((size, TARGETS)) < 0.004).astype("float32")
+
+
+def take_turns(seconds=None):
+    """Reports how long the last turn took, then waits for the next."""
+    print(json.dumps({"seconds": seconds}), flush=True)
+    if not sys.stdin.readline():
+        os._exit(0)
+    return time.perf_counter()
+
+
+def train_project(batch_size, threads, options):
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    import moa_tf.models.mlp as mlp
+    from moa_tf.models.base import override
+    from moa_tf.training.fold import FoldData, train_network
+    from moa_tf.training.reporter import Reporter
+    from moa_tf.training.strategy import make_placement
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+
+    class Turns(Reporter):
+        def member(self, label, epochs, steps):
+            self.began = take_turns()
+
+        def epoch(self, epoch, figures):
+            self.began = take_turns(time.perf_counter() - self.began)
+
+    features, targets = rows(batch_size)
+    inputs = keras.Input((FEATURES,), name="features")
+    identity = keras.Model(inputs, {"features": inputs})
+    everything = np.arange(len(features))
+    data = FoldData(identity, {"features": features}, targets, everything, everything[:0])
+    config = override(mlp.PRESETS["one-cycle"], [f"epochs={EPOCHS}", f"batch_size={batch_size}", *options])
+    train_network(mlp.FAMILY, data, config, 0, make_placement("none"), reporter=Turns())
+
+
+def train_torch(batch_size, threads, options):
+    import torch
+    from torch import nn
+    from torch.nn.utils.parametrizations import weight_norm
+
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    layers, inputs = [], FEATURES
+    for units, rate in ((2048, 0.15), (2048, 0.3), (2048, 0.25), (TARGETS, 0.25)):
+        linear = weight_norm(nn.Linear(inputs, units), dim=0)
+        layers += [nn.BatchNorm1d(inputs), nn.Dropout(rate), linear, nn.LeakyReLU()]
+        inputs = units
+    network = nn.Sequential(*layers[:-1])
+    optimizer = torch.optim.AdamW(network.parameters(), lr=5e-3, weight_decay=1e-5, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 5e-3, total_steps=EPOCHS * STEPS, pct_start=0.1, div_factor=1e3, cycle_momentum=False
+    )
+    features, targets = (torch.from_numpy(values) for values in rows(batch_size))
+    loss_of = nn.BCEWithLogitsLoss()
+    began = take_turns()
+    while True:
+        total = torch.zeros(())
+        for batch in torch.randperm(len(features)).split(batch_size):
+            optimizer.zero_grad(set_to_none=True)
+            labels = targets[batch] * 0.999 + 0.0005
+            loss = loss_of(network(features[batch]), labels)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            total += loss.detach()
+        total.item()
+        began = take_turns(time.perf_counter() - began)
+
+
+WORKERS = {"project": train_project, "torch": train_torch}
+
+
+class Worker:
+    """One framework's process, trained an epoch at a time."""
+
+    def __init__(self, name, python, batch_size, arguments):
+        command = [python, __file__, "--worker", name, "--batch-size", str(batch_size)]
+        command += ["--threads", str(arguments.threads)]
+        if name == "project":
+            command += [part for option in arguments.set for part in ("--set", option)]
+        environment = os.environ | {"OMP_NUM_THREADS": str(arguments.threads), "TF_CPP_MIN_LOG_LEVEL": "2"}
+        self.samples = batch_size * STEPS
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        self.process.stdout.readline()
+
+    def turn(self):
+        """Samples per second of one epoch."""
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return self.samples / json.loads(self.process.stdout.readline())["seconds"]
+
+    def end(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def compare(batch_size, arguments):
+    pythons = {"project": sys.executable, "torch": arguments.python_torch}
+    workers = {name: Worker(name, python, batch_size, arguments) for name, python in pythons.items()}
+    figures = {name: [] for name in workers}
+    for turn in range(arguments.turns + 1):
+        order = list(workers)[:: 1 if turn % 2 else -1]
+        for name in order:
+            time.sleep(0.3)  # threads of the other spin for a while after their last work
+            figures[name].append(workers[name].turn())
+    for worker in workers.values():
+        worker.end()
+    kept = {name: values[1:] for name, values in figures.items()}
+    ratios = [ours / theirs for ours, theirs in zip(kept["project"], kept["torch"], strict=True)]
+    project, torch = (statistics.median(kept[name]) for name in ("project", "torch"))
+    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+    print(
+        f"batch {batch_size:5d}: moa-tf {project:6.0f} samples/s, PyTorch {torch:6.0f} samples/s, "
+        f"median ratio {statistics.median(ratios):.2f} ({spread})",
+        flush=True,
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--batch-size", type=int, nargs="+", default=[256, 1024])
+    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count()), help="and cores to pin to")
+    parser.add_argument("--turns", type=int, default=9)
+    parser.add_argument("--python-torch", default=sys.executable, help="an interpreter that has PyTorch")
+    parser.add_argument("--set", action="append", default=[], help="key=value of the project's config")
+    parser.add_argument("--worker", choices=WORKERS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
+    if arguments.worker:
+        WORKERS[arguments.worker](arguments.batch_size[0], arguments.threads, arguments.set)
+        return
+    for batch_size in arguments.batch_size:
+        compare(batch_size, arguments)
+
+
+if __name__ == "__main__":
+    main()
