@@ -78,7 +78,9 @@ class GatedLinearUnit(keras.layers.Layer):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         x = self.normalization(self.kernel(inputs), training=training)
-        return x[:, : self.units] * ops.sigmoid(x[:, self.units :])
+        # The gradient of a split is one concatenation; that of two slices is two padded copies and their sum.
+        values, gate = ops.split(x, 2, axis=-1)
+        return values * ops.sigmoid(gate)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (*input_shape[:-1], self.units)

@@ -141,7 +141,7 @@ class TabNetEncoder(keras.layers.Layer):
         self._group_of_feature = matrix.argmax(axis=0).astype("int32")
         self._share_of_feature = matrix.max(axis=0)
 
-    def _spread(self, mask: Any) -> Any:
+    def spread(self, mask: Any) -> Any:
         """[B, groups] to [B, F]: a group's weight is divided among its features."""
         if not self.groups:
             return mask
@@ -150,7 +150,7 @@ class TabNetEncoder(keras.layers.Layer):
 
     def call(self, inputs: Any, prior: Any = None, training: bool | None = None) -> dict[str, Any]:
         x = self.normalization(inputs, training=training)
-        attention = self.transformers[0](x, training=training)[:, self.n_d :]
+        _, attention = self._split(self.transformers[0](x, training=training))
         steps, masks, entropy = [], [], 0.0
         for transformer, attentive in zip(self.transformers[1:], self.attention, strict=True):
             mask = attentive(attention, prior=prior, training=training)
@@ -159,10 +159,9 @@ class TabNetEncoder(keras.layers.Layer):
             if len(steps) + 1 < self.n_steps:
                 rest = self.gamma - mask
                 prior = rest if prior is None else prior * rest
-            masks.append(self._spread(mask))
-            out = transformer(masks[-1] * x, training=training)
-            steps.append(ops.relu(out[:, : self.n_d]))
-            attention = out[:, self.n_d :]
+            masks.append(self.spread(mask))
+            decision, attention = self._split(transformer(masks[-1] * x, training=training))
+            steps.append(ops.relu(decision))
         if self.lambda_sparse > 0:
             self.add_loss(self.lambda_sparse * entropy / self.n_steps)
         importance = sum(
@@ -174,6 +173,10 @@ class TabNetEncoder(keras.layers.Layer):
             "masks": ops.stack(masks, axis=1),
             "importance": importance,
         }
+
+    def _split(self, x: Any) -> tuple[Any, Any]:
+        decision, attention = ops.split(x, [self.n_d], axis=-1)
+        return decision, attention
 
     def _entropy(self, mask: Any) -> Any:
         mask = ops.cast(mask, "float32")
