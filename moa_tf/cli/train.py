@@ -53,6 +53,15 @@ SAMPLE = 3000
 @click.option(
     "--refit", is_flag=True, help="Export networks trained on all rows, not the mean of the folds'."
 )
+@click.option(
+    "--pretrain", is_flag=True, help="tabnet: first learn to reconstruct the fold's training features."
+)
+@click.option(
+    "--pretrain-also",
+    type=click.Path(path_type=Path),
+    metavar="FEATURES",
+    help="With --pretrain: these unlabelled signatures too, such as test_features.csv.",
+)
 @click.option("--shuffle-labels", is_flag=True, help="Control: permute labels among drugs; export nothing.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures here.")
 def train(
@@ -74,6 +83,8 @@ def train(
     root: Path | None,
     resume: bool,
     refit: bool,
+    pretrain: bool,
+    pretrain_also: Path | None,
     shuffle_labels: bool,
     json_file: Path | None,
 ) -> None:
@@ -88,11 +99,14 @@ def train(
     """
     if resume and out is None:
         raise InputError("--resume: expected --out with the directory of the run to go on with")
+    if pretrain_also is not None and not pretrain:
+        raise InputError("--pretrain-also: expected --pretrain with it")
     started = time.monotonic()
     import_tensorflow()
     import tensorflow as tf
 
     from moa_tf.cli.progress import LiveReporter
+    from moa_tf.data.read import read_features
     from moa_tf.models.base import get_family, override
     from moa_tf.training.cross_validation import Settings, cross_validate
     from moa_tf.training.strategy import make_placement
@@ -114,7 +128,8 @@ def train(
             f"{folds} folds by {split} × {seeds} seeds, {placement.replicas} replicas"
         )
         out = out or Path("runs", f"{model}-{time.strftime('%Y%m%d-%H%M%S')}")
-        settings = Settings(model, chosen, config, split, folds, seeds, seed, precision, shuffle_labels)
+        settings = Settings(model, chosen, config, split, folds, seeds, seed, precision, pretrain, shuffle_labels)
+        unlabelled = read_features(pretrain_also, dataset.signatures.spec) if pretrain_also else None
         metrics = cross_validate(
             dataset,
             settings,
@@ -123,6 +138,7 @@ def train(
             only_fold=only_fold,
             refit=refit,
             resume=resume,
+            unlabelled=unlabelled,
             reporter=reporter,
         )
     if not placement.chief:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import platform
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ import pandas as pd
 import moa_tf
 from moa_tf.data.folds import assign_folds
 from moa_tf.data.input import Inference
-from moa_tf.data.schema import Dataset
+from moa_tf.data.schema import Dataset, Signatures
 from moa_tf.errors import InputError
 from moa_tf.evaluation.metrics import evaluate
 from moa_tf.models.base import Family, ModelConfig, get_family
 from moa_tf.training.fold import FoldData, probabilities, train_network
+from moa_tf.training.pretraining import pretrain
 from moa_tf.training.reporter import Reporter
 from moa_tf.training.run import REFIT, Run, damage, save, seal, write_text
 from moa_tf.training.strategy import Placement
@@ -41,6 +42,7 @@ class Settings:
         seeds: networks in each fold.
         seed: of everything random.
         precision: Keras dtype policy.
+        pretrain: pretrain each network on its fold's training rows, without labels.
         shuffle_labels: give each drug another drug's labels, as a control: a figure above chance then
             would show a leak.
     """
@@ -53,6 +55,7 @@ class Settings:
     seeds: int = 1
     seed: int = 0
     precision: str = "float32"
+    pretrain: bool = False
     shuffle_labels: bool = False
 
     def to_dict(self) -> dict[str, Any]:
@@ -68,6 +71,7 @@ def cross_validate(
     only_fold: int | None = None,
     refit: bool = False,
     resume: bool = False,
+    unlabelled: Signatures | None = None,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
     """Trains what is not there yet, and scores it.
@@ -80,6 +84,7 @@ def cross_validate(
         only_fold: train and score this fold alone.
         refit: also train `seeds` networks on all rows, for the export.
         resume: go on with the run in `out`.
+        unlabelled: more signatures of the same panel, for pretraining alone.
         reporter: told of the progress.
 
     Returns:
@@ -93,6 +98,10 @@ def cross_validate(
     reporter = reporter or Reporter()
     if only_fold is not None and not 0 <= only_fold < settings.folds:
         raise InputError(f"--only-fold {only_fold}: expected 0 to {settings.folds - 1}")
+    if settings.pretrain and settings.model != "tabnet":
+        raise InputError(f"--pretrain: expected --model tabnet, not {settings.model}")
+    if settings.pretrain and placement.name == "multi-worker":
+        raise InputError("--pretrain: expected another strategy than multi-worker")
     if settings.shuffle_labels:
         dataset = _with_shuffled_labels(dataset, settings.seed)
     fold_of_row = assign_folds(
@@ -100,8 +109,8 @@ def cross_validate(
     )
     run = Run(out)
     if placement.chief:
-        run.start(_describe(dataset, settings), ("settings", "data", "panel", "targets"), resume)
-    training = _Training(dataset, settings, placement, run, reporter)
+        run.start(_describe(dataset, settings, unlabelled), ("settings", "data", "panel", "targets"), resume)
+    training = _Training(dataset, settings, placement, run, reporter, unlabelled)
     folds = range(settings.folds) if only_fold is None else [only_fold]
     reporter.start(sum(training.missing(fold) for fold in folds) + (training.missing(REFIT) if refit else 0))
 
@@ -150,10 +159,16 @@ class _Training:
     """What the folds of one run share."""
 
     def __init__(
-        self, dataset: Dataset, settings: Settings, placement: Placement, run: Run, reporter: Reporter
+        self,
+        dataset: Dataset,
+        settings: Settings,
+        placement: Placement,
+        run: Run,
+        reporter: Reporter,
+        unlabelled: Signatures | None,
     ) -> None:
         self.dataset, self.settings, self.placement = dataset, settings, placement
-        self.run, self.reporter = run, reporter
+        self.run, self.reporter, self.unlabelled = run, reporter, unlabelled
         self.family: Family = get_family(settings.model)
 
     def missing(self, fold: int | str) -> int:
@@ -212,6 +227,7 @@ class _Training:
             checkpoint=directory / "checkpoint.npz",
             label=f"fold {fold} seed {seed}",
             reporter=self.reporter,
+            initialise=self._pretrainer(data, config, self._seed(fold, seed)),
         )
         held_out = {name: values[data.held_out] for name, values in data.features.items()}
         predicted = np.empty((0, data.targets.shape[1]), np.float32)
@@ -224,6 +240,21 @@ class _Training:
             seal(directory, ["network.keras", "predictions.npy", "history.json"])
             (directory / "checkpoint.npz").unlink(missing_ok=True)
         return predicted, history
+
+    def _pretrainer(
+        self, data: FoldData, config: ModelConfig, seed: int
+    ) -> Callable[[keras.Model], None] | None:
+        if not self.settings.pretrain:
+            return None
+        features = {name: values[data.train] for name, values in data.features.items()}
+        if self.unlabelled is not None:
+            more = Inference(data.preprocessing)(self.unlabelled.inputs())
+            features = {name: np.concatenate([values, more[name]]) for name, values in features.items()}
+
+        def initialise(network: keras.Model) -> None:
+            pretrain(network, features, config, seed).initialise(network)
+
+        return initialise
 
     def _seed(self, fold: int | str, *parts: int) -> int:
         # Hashed together, so that neighbouring folds and seeds share no stream.
@@ -250,7 +281,7 @@ def _with_shuffled_labels(dataset: Dataset, seed: int) -> Dataset:
     return dataclasses.replace(dataset, targets=targets)
 
 
-def _describe(dataset: Dataset, settings: Settings) -> dict[str, Any]:
+def _describe(dataset: Dataset, settings: Settings, unlabelled: Signatures | None) -> dict[str, Any]:
     import tensorflow as tf
 
     return {
@@ -261,6 +292,7 @@ def _describe(dataset: Dataset, settings: Settings) -> dict[str, Any]:
             "fingerprint": dataset.fingerprint,
             "signatures": len(dataset),
             "simulated": dataset.simulated,
+            "unlabelled": 0 if unlabelled is None else len(unlabelled),
         },
         "panel": dataset.signatures.spec.to_dict(),
         "targets": list(dataset.target_names),

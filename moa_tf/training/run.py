@@ -180,7 +180,7 @@ def _number(path: Path) -> tuple[int, str]:
 
 def _difference(key: str, there: Any, now: Any) -> str:
     if isinstance(there, dict) and isinstance(now, dict):
-        for name in there.keys() | now.keys():
+        for name in sorted(there.keys() | now.keys()):
             if there.get(name) != now.get(name):
-                return f"{key}.{name} was {there.get(name)}, now {now.get(name)}"
+                return _difference(f"{key}.{name}", there.get(name), now.get(name))
     return f"{key} was {there}, now {now}"
