@@ -6,7 +6,6 @@ usage: python benchmarks/loading.py FEATURES [--runs 7]        FEATURES: a .csv 
 import argparse
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -42,6 +41,12 @@ READERS = {
 }
 
 
+def high_water():
+    """MB of peak memory; unlike getrusage's, without what the parent process had."""
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))
+
+
 def peak(name, path):
     """MB of peak memory that reading adds, in a process of its own."""
     command = [sys.executable, __file__, str(path), "--peak-of", name]
@@ -55,9 +60,9 @@ def main():
     parser.add_argument("--peak-of", choices=READERS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.peak_of:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = high_water()
         READERS[args.peak_of](args.features)
-        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+        print(high_water() - before)
         return
     seconds = {name: [] for name in READERS}
     for run in range(args.runs + 1):

@@ -282,4 +282,7 @@ def _labels(sig_id: np.ndarray, names: tuple[str, ...], labels: np.ndarray) -> d
 
 
 def _write(path: Path, table: dict[str, np.ndarray]) -> None:
-    pc.write_csv(pa.table(table), path, pc.WriteOptions(quoting_style="none", quoting_header="none"))
+    with path.open("wb") as file:
+        # The header by hand: older versions of pyarrow always quote it.
+        file.write((",".join(table) + "\n").encode())
+        pc.write_csv(pa.table(table), file, pc.WriteOptions(include_header=False, quoting_style="none"))
