@@ -21,8 +21,9 @@ class FusedAdam(keras.optimizers.Adam):
     here TensorFlow's ResourceApplyAdam kernel does it in one. State, its names and the results (to rounding)
     are those of `keras.optimizers.Adam` and `AdamW`. On other backends Keras's own step runs.
 
-    Weight decay, of both kinds, acts on matrices and kernels only: variables with fewer than two axes (biases,
-    γ and β of normalisations, g of weight normalisation) are left alone.
+    Weight decay, of both kinds, acts on matrices and kernels and on `g` of weight normalisation, which alone
+    sets the scale of such a layer (decay of its v changes no output). Biases and the γ and β of normalisations
+    are left alone. In float32 a decoupled decay of ηλ below 3e-8 a step is rounded away, as in Keras and PyTorch.
 
     Args:
         learning_rate: η, a float or a schedule.
@@ -65,16 +66,23 @@ class FusedAdam(keras.optimizers.Adam):
         return list(zip(super()._clip_gradients(list(grads)), variables, strict=True))
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        if len(variable.shape) > 1:
+        if self._decays(variable):
             if self.l2:
                 gradient = gradient + ops.cast(self.l2, gradient.dtype) * ops.cast(variable, gradient.dtype)
             if self.weight_decay:
-                rate = ops.cast(learning_rate, variable.dtype) * self.weight_decay
-                self.assign_sub(variable, variable * rate)
+                # One pass: the product's memory becomes the variable's.
+                self.assign(
+                    variable, variable * (1 - ops.cast(learning_rate, variable.dtype) * self.weight_decay)
+                )
         if keras.backend.backend() != "tensorflow":
             super().update_step(gradient, variable, learning_rate)
             return
         self._fused_step(gradient, variable, learning_rate)
+
+    def _decays(self, variable: Any) -> bool:
+        # The name that the layer gave it: the TensorFlow variable's own also holds paths and replicas.
+        name = self._trainable_variables[self._get_variable_index(variable)].name
+        return len(variable.shape) > 1 or name == "g"
 
     def _fused_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         import tensorflow as tf

@@ -64,14 +64,15 @@ def test_equals_keras_adamw(options):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
 
 
-def test_weight_decay_leaves_vectors_alone():
+def test_weight_decay_acts_on_kernels_and_g_alone():
     # No gradient: only decay moves a weight. 1 - 0.1 * 0.5 = 0.95 a step.
-    kernel, bias = keras.Variable([[2.0]], name="kernel"), keras.Variable([2.0], name="g")
+    shapes = {"kernel": (1, 1), "g": (1,), "bias": (1,), "gamma": (1,)}
+    variables = [keras.Variable(np.full(shape, 2.0), name=name) for name, shape in shapes.items()]
     optimizer = FusedAdam(0.1, weight_decay=0.5)
     for _ in range(2):
-        optimizer.apply([np.zeros((1, 1), "float32"), np.zeros(1, "float32")], [kernel, bias])
-    np.testing.assert_allclose(kernel.numpy(), [[2 * 0.95**2]], rtol=1e-6)
-    np.testing.assert_array_equal(bias.numpy(), [2.0])
+        optimizer.apply([np.zeros(shape, "float32") for shape in shapes.values()], variables)
+    values = [variable.numpy().item() for variable in variables]
+    np.testing.assert_allclose(values, [2 * 0.95**2, 2 * 0.95**2, 2, 2], rtol=1e-6)
 
 
 def test_l2_is_added_to_the_gradient():
