@@ -1,0 +1,97 @@
+"""`moa-tf explain`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from moa_tf.cli.output import print_table, row_progress, write_json
+from moa_tf.cli.startup import import_tensorflow
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path), metavar="RUN_OR_SAVED_MODEL")
+@click.argument("features", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--genes", type=click.Path(path_type=Path), help="Gene mapping .csv: g-i to symbol or Entrez id."
+)
+@click.option(
+    "--top", type=click.IntRange(min=1), default=10, show_default=True, help="Features a signature."
+)
+@click.option("--batch-size", type=click.IntRange(min=1), default=1024, show_default=True)
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the figures here.")
+def explain(
+    model: Path,
+    features: Path,
+    out: Path,
+    genes: Path | None,
+    top: int,
+    batch_size: int,
+    json_file: Path | None,
+) -> None:
+    """Says which features a model looks at, for each signature, for each mechanism, and in all.
+
+    For a TabNet these are its masks, for DeepInsight its class activation maps.
+
+    RUN_OR_SAVED_MODEL is a run's directory or an exported model; FEATURES a table. OUT is a new directory:
+    signatures.parquet (each signature's top features), mechanisms.csv, importance.csv, mechanisms.png.
+    Importance is a share: a signature's sums to 1 over the columns.
+
+    \b
+    Example:
+      moa-tf explain runs/tabnet test_features.csv explained --genes gene_mapping.csv
+    """
+    from moa_tf.data.read import iter_features
+    from moa_tf.errors import InputError
+    from moa_tf.explanation.symbols import read_gene_names
+    from moa_tf.serving.atomic import temporary_directory
+
+    if not features.is_file():
+        raise InputError(f"{features}: no such file")
+    if out.exists():
+        raise InputError(f"{out}: is there already, expected the name of a new directory")
+    names = read_gene_names(genes) if genes else {}
+    import_tensorflow()
+    from moa_tf.explanation.importance import (
+        explain_table,
+        mechanism_table,
+        overall_table,
+        plot_mechanisms,
+    )
+    from moa_tf.explanation.sources import open_source
+
+    source = open_source(model)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror})") from error
+    with temporary_directory(out.parent) as temporary, row_progress("explaining") as progress:
+        results = temporary / "results"
+        results.mkdir()
+        sums = explain_table(
+            source.explain,
+            iter_features(features, source.spec, rows=batch_size),
+            source.columns,
+            source.targets,
+            results / "signatures.parquet",
+            top=top,
+            names=names,
+            progress=progress,
+        )
+        overall, mechanisms = overall_table(sums, names), mechanism_table(sums, top, names)
+        overall.to_csv(results / "importance.csv", index=False)
+        mechanisms.to_csv(results / "mechanisms.csv", index=False)
+        plot_mechanisms(sums, results / "mechanisms.png", names=names)
+        results.rename(out)
+    rows = [[row.name, row.feature, row.importance] for row in overall.head(top).itertuples(index=False)]
+    print_table(f"Importance over {sums.rows} signatures ({out})", ["name", "feature", "importance"], rows)
+    if json_file:
+        figures = {
+            "signatures": sums.rows,
+            "out": str(out),
+            "importance": overall.set_index("feature")["importance"].to_dict(),
+            "mechanisms": mechanisms.to_dict("records"),
+        }
+        write_json(json_file, figures)

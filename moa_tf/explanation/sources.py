@@ -1,0 +1,116 @@
+"""What can be explained: a run directory or an exported model, behind one face."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from moa_tf.data.schema import Signatures, SignatureSpec
+from moa_tf.errors import InputError
+from moa_tf.explanation.importance import Explain
+
+FAMILIES = ("tabnet", "deepinsight")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model that gives importance.
+
+    Attributes:
+        spec: the panel that it takes.
+        columns: R names of the columns that importance is given for.
+        targets: T names of mechanisms.
+        explain: see `Explain`.
+    """
+
+    spec: SignatureSpec
+    columns: tuple[str, ...]
+    targets: tuple[str, ...]
+    explain: Explain
+
+
+def open_source(path: Path) -> Source:
+    """Loads a run (it has a `run.json`) or an exported model, whichever `path` is.
+
+    Raises:
+        InputError: neither, or a model of a family that cannot explain itself.
+    """
+    return _open_run(path) if (path / "run.json").is_file() else _open_saved_model(path)
+
+
+def run_explainer(model: str, members: Any) -> Any:
+    """The explainer of a family, from raw inputs to named tensors; None where the family has none.
+
+    Args:
+        model: the family's name.
+        members: (preprocessing, its networks) for each fold.
+
+    Returns:
+        A function that `moa_tf.serving.export.export` takes as `explainer`.
+    """
+    if model == "tabnet":
+        from moa_tf.explanation.masks import ensemble_explainer
+
+        return ensemble_explainer(members)
+    if model == "deepinsight":
+        from moa_tf.explanation.grad_cam import explainer
+
+        return explainer(members)
+    return None
+
+
+def _columns(model: str, spec: SignatureSpec) -> tuple[str, ...]:
+    from moa_tf.explanation.masks import importance_columns
+
+    return importance_columns(spec) if model == "tabnet" else spec.features
+
+
+def _read_outputs(outputs: Mapping[str, Any], targets: int) -> tuple[np.ndarray, np.ndarray]:
+    """Importance and probabilities. Grad-CAM explains one mechanism a signature: that gets probability 1."""
+    if "importance" in outputs:
+        return outputs["importance"].numpy(), outputs["probabilities"].numpy()
+    activation = outputs["activation"].numpy()
+    sums = activation.sum(axis=1, keepdims=True)
+    one_hot = np.eye(targets, dtype=np.float32)[outputs["target"].numpy()]
+    return activation / np.where(sums > 0, sums, 1.0), one_hot
+
+
+def _open_run(path: Path) -> Source:
+    import tensorflow as tf
+
+    from moa_tf.training.run import Run, load_members
+
+    description = Run(path).description
+    model, targets = description["model"], tuple(description["targets"])
+    if model not in FAMILIES:
+        raise InputError(f"{path}: is a run of {model}; expected one of {', '.join(FAMILIES)}")
+    spec = SignatureSpec.from_dict(description["panel"])
+    function = tf.function(run_explainer(model, load_members(path)), reduce_retracing=True)
+
+    def explain(signatures: Signatures) -> tuple[np.ndarray, np.ndarray]:
+        inputs = {name: tf.constant(value) for name, value in signatures.inputs().items()}
+        return _read_outputs(function(inputs), len(targets))
+
+    return Source(spec, _columns(model, spec), targets, explain)
+
+
+def _open_saved_model(path: Path) -> Source:
+    from moa_tf.serving.predict import load_model, raw_inputs
+
+    served = load_model(path)
+    model = served.metadata.get("model")
+    if "explain" not in served.loaded.signatures or model not in FAMILIES:
+        raise InputError(
+            f"{served.path}: a {model} without the signature explain; expected an export of "
+            + " or ".join(FAMILIES)
+        )
+    signature = served.loaded.signatures["explain"]
+
+    def explain(signatures: Signatures) -> tuple[np.ndarray, np.ndarray]:
+        return _read_outputs(signature(**raw_inputs(signatures)), len(served.target_names))
+
+    return Source(served.spec, _columns(model, served.spec), served.target_names, explain)
