@@ -175,8 +175,8 @@ class Table:
         self, columns: Sequence[str], text: Collection[str], faults: Faults, rows: int
     ) -> Iterator[Chunk]:
         row = 1
-        # Buffered, because one row group often is the whole file.
-        with pq.ParquetFile(self.path, buffer_size=1 << 16) as file:
+        # Buffered and not read ahead, because one row group often is the whole file.
+        with pq.ParquetFile(self.path, buffer_size=1 << 14, pre_buffer=False) as file:
             for batch in file.iter_batches(batch_size=rows, columns=list(columns)):
                 if not batch.num_rows:
                     continue
