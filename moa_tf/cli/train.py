@@ -197,6 +197,8 @@ def _load(data: Path | None, seed: int, tell: Any) -> Any:
     from moa_tf.data.read import read_dataset
 
     dataset = read_dataset(data)
+    for warning in dataset.notes.get("warnings", ()):
+        tell(warning)
     if dataset.simulated:
         tell(f"{data}: simulated data. Its figures say nothing of real drugs.")
     if dataset.drug_id is None:

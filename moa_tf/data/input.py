@@ -66,19 +66,19 @@ class Inference:
     """
 
     def __init__(self, model: keras.Model) -> None:
+        self.names = list(model.input)
         signature = {name: tf.TensorSpec(tensor.shape, tensor.dtype) for name, tensor in model.input.items()}
         self.graph = tf.function(lambda batch: model(batch, training=False), input_signature=[signature])
 
     def __call__(
         self, inputs: dict[str, np.ndarray], batch_size: int = 2048
     ) -> dict[str, np.ndarray] | np.ndarray:
-        """The model's output for `inputs` (name -> [N, ...]): [N, ...], or a dict of such."""
+        """The model's output for `inputs` (name -> [N, ...], more than it reads if need be): [N, ...] or a dict."""
         rows = len(next(iter(inputs.values())))
         blocks = []
         for start in range(0, max(rows, 1), batch_size):
             batch = {
-                name: tf.convert_to_tensor(values[start : start + batch_size])
-                for name, values in inputs.items()
+                name: tf.convert_to_tensor(inputs[name][start : start + batch_size]) for name in self.names
             }
             blocks.append(tf.nest.map_structure(lambda tensor: tensor.numpy(), self.graph(batch)))
         return tf.nest.map_structure(lambda *parts: np.concatenate(parts), *blocks)

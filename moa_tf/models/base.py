@@ -71,6 +71,8 @@ class ModelConfig:
         require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
         require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "in [0, 1)")
         require(0 <= self.ema < 1, "ema", self.ema, "in [0, 1)")
+        # The average takes the weights' place when training ends; stopping early would choose among others.
+        require(not (self.ema and self.early_stopping), "ema", self.ema, "0 together with early_stopping")
         for field in dataclasses.fields(self):
             kind = typing.get_type_hints(type(self))[field.name]
             if typing.get_origin(kind) is Literal:
@@ -142,6 +144,7 @@ class Family:
         fit_preprocessing: (signatures, config, seed) -> keras.Model.
         build: (preprocessing, config, prior, seed) -> keras.Model. `prior` is [T] float, the label means of
             the training fold, for the output bias; its length is the number of targets.
+        callbacks: config -> Keras callbacks that its training needs beside what every family's does.
     """
 
     name: str
@@ -149,6 +152,7 @@ class Family:
     choose_preset: Callable[[int], str]
     fit_preprocessing: Callable[[Signatures, Any, int], keras.Model]
     build: Callable[[keras.Model, Any, np.ndarray, int], keras.Model]
+    callbacks: Callable[[Any], list[keras.callbacks.Callback]] = lambda config: []
 
 
 FAMILIES: Mapping[str, str] = MappingProxyType(

@@ -15,6 +15,7 @@ from moa_tf.models.efficientnet import Unfreeze, build_backbone
 from moa_tf.preprocessing.feature_map import FeatureMap
 from moa_tf.preprocessing.image import FeatureImage, SwapNoise
 from moa_tf.preprocessing.image_scaling import MinMaxScaling, Norm2Scaling
+from moa_tf.preprocessing.inputs import make_inputs
 
 MIN_IMAGE_SIZE = 32
 """EfficientNet halves the image five times."""
@@ -133,11 +134,8 @@ def fit_preprocessing(signatures: Signatures, config: DeepInsightConfig, seed: i
     Raises:
         InputError: the features cannot be laid out in the plane; see `FeatureMap.adapt`.
     """
-    spec = signatures.spec
-    inputs = {
-        name: keras.Input(shape, dtype=dtype, name=name) for name, (shape, dtype) in spec.inputs.items()
-    }
-    kinds = [name for name in ("genes", "cells") if name in inputs]
+    inputs = make_inputs(signatures.spec, ("genes", "cells"))
+    kinds = list(inputs)
     values = np.concatenate([getattr(signatures, name) for name in kinds], axis=1)
     scale = (Norm2Scaling if config.scaling == "norm-2" else MinMaxScaling)(name="scaling", dtype="float32")
     scale.adapt(values)
@@ -201,4 +199,4 @@ def callbacks(config: DeepInsightConfig) -> list[keras.callbacks.Callback]:
     return [Unfreeze("backbone", config.freeze_epochs)] if config.freeze_epochs else []
 
 
-FAMILY = Family("deepinsight", PRESETS, choose_preset, fit_preprocessing, build)
+FAMILY = Family("deepinsight", PRESETS, choose_preset, fit_preprocessing, build, callbacks)

@@ -17,6 +17,7 @@ from moa_tf.models import tabular
 from moa_tf.models.base import Family, output_bias, require
 from moa_tf.models.tabnet_network import TabNet
 from moa_tf.models.tabular import TabularConfig
+from moa_tf.preprocessing.inputs import make_inputs
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,8 @@ def fit_preprocessing(signatures: Signatures, config: TabNetConfig, seed: int) -
     if not config.embed_treatment:
         return tabular.fit_preprocessing(signatures, config, seed)
     numeric = tabular.fit_preprocessing(signatures, dataclasses.replace(config, treatment=False), seed)
-    inputs, columns = numeric.input, []
+    inputs = numeric.input | make_inputs(signatures.spec, ("cp_time", "cp_dose"))
+    columns = []
     if "cp_time" in inputs:
         times = np.unique(np.asarray(signatures.cp_time))
         columns.append(NearestIndex(times, name="time_category")(inputs["cp_time"]))

@@ -18,6 +18,7 @@ from moa_tf.preprocessing import (
     TimeEncoding,
     VarianceThreshold,
 )
+from moa_tf.preprocessing.inputs import make_inputs
 
 
 @dataclass(frozen=True)
@@ -67,13 +68,13 @@ def fit_preprocessing(signatures: Signatures, config: TabularConfig, seed: int) 
         seed: unused, as nothing here is random; every family's function takes one.
 
     Returns:
-        Keras model from the panel's inputs to `{"features": [B, F] float32}`. The order is: genes, cells,
+        Keras model from those of the panel's inputs that are used to `{"features": [B, F] float32}`.
+        The order: genes, cells,
         gene components, cell components, gene statistics, cell statistics, time, dose.
     """
     spec = signatures.spec
-    inputs = {
-        name: keras.Input(shape, dtype=dtype, name=name) for name, (shape, dtype) in spec.inputs.items()
-    }
+    treatment = ("cp_time", "cp_dose") if config.treatment else ()
+    inputs = make_inputs(spec, ("genes", "cells", *treatment))
     components = {"genes": config.gene_components, "cells": config.cell_components}
     scaled, projected, statistics = [], [], []
     for kind in ("genes", "cells"):
@@ -96,8 +97,7 @@ def fit_preprocessing(signatures: Signatures, config: TabularConfig, seed: int) 
             projected.append(project(symbol))
         if config.row_statistics:
             statistics.append(RowStatistics(name=f"{kind}_statistics")(symbol))
-    treatment = _treatment(inputs, signatures) if config.treatment else []
-    parts = [*scaled, *projected, *statistics, *treatment]
+    parts = [*scaled, *projected, *statistics, *_treatment(inputs, signatures)]
     features = parts[0] if len(parts) == 1 else keras.layers.Concatenate(name="features")(parts)
     return keras.Model(inputs, {"features": features}, name="preprocessing")
 
@@ -109,7 +109,6 @@ def _scaling(config: TabularConfig, name: str) -> keras.layers.Layer:
 
 
 def _treatment(inputs: dict[str, keras.KerasTensor], signatures: Signatures) -> list[keras.KerasTensor]:
-    # cp_type is no feature: controls get probability 0 at the edge, so no network need learn it.
     parts = []
     if "cp_time" in inputs:
         time = TimeEncoding(name="time")

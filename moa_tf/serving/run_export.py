@@ -7,6 +7,7 @@ from pathlib import Path
 
 from moa_tf.data.schema import SignatureSpec
 from moa_tf.errors import InputError
+from moa_tf.explanation.sources import run_explainer
 from moa_tf.serving.export import export
 from moa_tf.training.run import REFIT, Run, load_members
 
@@ -51,4 +52,5 @@ def export_run(directory: Path, root: Path) -> Path:
             "settings": description["settings"],
             "training_versions": description["versions"],
         },
+        explainer=run_explainer(description["model"], members),
     )

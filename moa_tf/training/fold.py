@@ -141,7 +141,7 @@ def train_network(
             steps_per_epoch=steps,
             shuffle=False,
             verbose=0,
-            callbacks=[follow],
+            callbacks=[*family.callbacks(config), follow],
         )
     follow.finish(model)
     _synchronise(network, False)
