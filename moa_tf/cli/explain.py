@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+import numpy as np
 
 from moa_tf.cli.output import print_table, row_progress, write_json
 from moa_tf.cli.startup import import_tensorflow
+
+if TYPE_CHECKING:
+    from moa_tf.explanation.importance import ImportanceSums
+    from moa_tf.explanation.sources import Source
 
 
 @click.command()
@@ -36,7 +42,8 @@ def explain(
     For a TabNet these are its masks, for DeepInsight its class activation maps.
 
     RUN_OR_SAVED_MODEL is a run's directory or an exported model; FEATURES a table. OUT is a new directory:
-    signatures.parquet (each signature's top features), mechanisms.csv, importance.csv, mechanisms.png.
+    signatures.parquet (each signature's top features), mechanisms.csv, importance.csv, mechanisms.png, and for
+    a DeepInsight activation_maps.png.
     Importance is a share: a signature's sums to 1 over the columns.
 
     \b
@@ -84,6 +91,8 @@ def explain(
         overall.to_csv(results / "importance.csv", index=False)
         mechanisms.to_csv(results / "mechanisms.csv", index=False)
         plot_mechanisms(sums, results / "mechanisms.png", names=names)
+        if source.pixels is not None:
+            _draw_maps(source, sums, names, top, results / "activation_maps.png")
         results.rename(out)
     rows = [[row.name, row.feature, row.importance] for row in overall.head(top).itertuples(index=False)]
     print_table(f"Importance over {sums.rows} signatures ({out})", ["name", "feature", "importance"], rows)
@@ -95,3 +104,15 @@ def explain(
             "mechanisms": mechanisms.to_dict("records"),
         }
         write_json(json_file, figures)
+
+
+def _draw_maps(source: Source, sums: ImportanceSums, names: dict[str, str], top: int, path: Path) -> None:
+    """The class activation of those mechanisms that are predicted most, over the DeepInsight map."""
+    from moa_tf.explanation.feature_map_plots import plot_activations
+    from moa_tf.explanation.symbols import name_columns
+
+    frequent = [i for i in np.argsort(-sums.weights, kind="stable")[:4] if sums.weights[i] > 0]
+    if frequent:
+        maps = {source.targets[i]: sums.by_target[i] for i in frequent}
+        labels = name_columns(source.columns, names)
+        plot_activations(source.pixels, source.image_size, maps, labels, top, unit="share").savefig(path)

@@ -86,45 +86,52 @@ def plot_mechanisms(
     return figure
 
 
-def plot_activation(
+def plot_activations(
     pixels: np.ndarray,
     image_size: int,
-    activation: np.ndarray,
-    title: str,
+    activations: Mapping[str, np.ndarray],
     names: Sequence[str] = (),
     top: int = 12,
+    unit: str = "logit",
 ) -> Figure:
-    """Every feature at its pixel, coloured by its class activation; the strongest are named.
+    """Every feature at its pixel, coloured by its class activation; a panel for each mechanism.
 
     Args:
         pixels: [F, 2] row and column of each feature.
         image_size: pixels on a side.
-        activation: [F], in units of the logit.
-        title: of the picture, such as the mechanism.
-        names: F labels, gene symbols for example.
+        activations: title of the panel, such as the mechanism -> [F] activation.
+        names: F labels, gene symbols for example; the strongest features are named.
         top: how many to name, at most.
+        unit: of the activation, for the scale.
 
     Returns:
         The figure.
     """
-    pixels, activation = np.asarray(pixels), np.asarray(activation)
-    figure, (axes,) = _figure(1)
-    order = np.argsort(activation)
-    points = _scatter(axes, pixels[order], activation[order], image_size, cmap="YlOrRd", vmin=0)
-    axes.set_title(title, loc="left")
-    figure.colorbar(points, ax=axes, label="class activation (logit)", shrink=0.9)
-    if names:
-        _label(axes, pixels, order[::-1][:top], names, image_size)
+    pixels = np.asarray(pixels)
+    figure, panels = _figure(len(activations), columns=2)
+    for axes, (title, activation) in zip(panels, activations.items(), strict=False):
+        activation = np.asarray(activation)
+        order = np.argsort(activation, kind="stable")
+        points = _scatter(axes, pixels[order], activation[order], image_size, cmap="YlOrRd", vmin=0)
+        axes.set_title(title.replace("_", " "), loc="left")
+        figure.colorbar(points, ax=axes, label=f"class activation ({unit})", shrink=0.9)
+        if len(names):
+            _label(axes, pixels, order[::-1][:top], names, image_size)
     return figure
 
 
-def _figure(count: int) -> tuple[Figure, Sequence[Axes]]:
+def _figure(count: int, columns: int = 3) -> tuple[Figure, Sequence[Axes]]:
     # No pyplot: that would choose a window system and keep every figure in memory.
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4 * count, 5.4), dpi=110, layout="constrained")
+    columns = min(count, columns)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(6.4 * columns, 5.4 * rows), dpi=110, layout="constrained")
     figure.get_layout_engine().set(h_pad=0.12, w_pad=0.08)
-    return figure, np.atleast_1d(figure.subplots(1, count))
+    panels = np.atleast_1d(figure.subplots(rows, columns)).ravel()
+    for axes in panels[count:]:
+        axes.remove()
+    return figure, panels[:count]
 
 
 def _scatter(axes: Axes, pixels: np.ndarray, values: np.ndarray, image_size: int, **style: object) -> object:

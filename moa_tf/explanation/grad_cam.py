@@ -28,7 +28,8 @@ def explainer(members: Sequence[tuple[keras.Model, Sequence[keras.Model]]]) -> E
 
     Returns:
         Function from the panel's inputs and, if given, `target` [B] int32, to `activation` [B, F] float32 (in
-        units of the logit) and `target` [B] int32. Without `target` each signature is explained for the
+        units of the logit) and `target` [B] int32; and, for pictures, the first fold's `pixels` [F, 2] int32
+        (row, column) and `image_size` int32. Without `target` each signature is explained for the
         mechanism that is most probable by the networks. It is made of Keras operations only, so it can be
         traced into a SavedModel's signature.
 
@@ -40,6 +41,8 @@ def explainer(members: Sequence[tuple[keras.Model, Sequence[keras.Model]]]) -> E
         for preprocessing, networks in members
         for network in networks
     ]
+
+    image = members[0][1][0].get_layer("image")
 
     def explain(inputs: Mapping[str, Any]) -> Tensors:
         inputs = dict(inputs)
@@ -59,7 +62,12 @@ def explainer(members: Sequence[tuple[keras.Model, Sequence[keras.Model]]]) -> E
             weights = ops.take(ops.transpose(head.kernel), target, axis=0)
             cells = ops.squeeze(ops.matmul(maps, ops.expand_dims(weights, 2)), 2) / maps.shape[1]
             activation += ops.matmul(ops.relu(cells), sampling)
-        return {"activation": activation / len(evidence), "target": target}
+        return {
+            "activation": activation / len(evidence),
+            "target": target,
+            "pixels": ops.convert_to_tensor(image.pixels, dtype="int32"),
+            "image_size": ops.convert_to_tensor(image.image_size, dtype="int32"),
+        }
 
     return explain
 

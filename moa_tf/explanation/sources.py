@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,17 @@ class Source:
         spec: the panel that it takes.
         columns: R names of the columns that importance is given for.
         targets: T names of mechanisms.
-        explain: see `Explain`.
+        explain: see `Explain`; computes a few signatures at a time, as an image model's memory demands.
+        pixels: [F, 2] row and column of each feature in a DeepInsight's image, else None.
+        image_size: pixels on a side of that image.
     """
 
     spec: SignatureSpec
     columns: tuple[str, ...]
     targets: tuple[str, ...]
     explain: Explain
+    pixels: np.ndarray | None = None
+    image_size: int = 0
 
 
 def open_source(path: Path) -> Source:
@@ -82,6 +86,7 @@ def _read_outputs(outputs: Mapping[str, Any], targets: int) -> tuple[np.ndarray,
 def _open_run(path: Path) -> Source:
     import tensorflow as tf
 
+    from moa_tf.serving.export import suggest_batch_size
     from moa_tf.training.run import Run, load_members
 
     description = Run(path).description
@@ -89,13 +94,13 @@ def _open_run(path: Path) -> Source:
     if model not in FAMILIES:
         raise InputError(f"{path}: is a run of {model}; expected one of {', '.join(FAMILIES)}")
     spec = SignatureSpec.from_dict(description["panel"])
-    function = tf.function(run_explainer(model, load_members(path)), reduce_retracing=True)
+    members = load_members(path)
+    function = tf.function(run_explainer(model, members), reduce_retracing=True)
 
-    def explain(signatures: Signatures) -> tuple[np.ndarray, np.ndarray]:
-        inputs = {name: tf.constant(value) for name, value in signatures.inputs().items()}
-        return _read_outputs(function(inputs), len(targets))
+    def explain(signatures: Signatures) -> dict[str, Any]:
+        return function({name: tf.constant(value) for name, value in signatures.inputs().items()})
 
-    return Source(spec, _columns(model, spec), targets, explain)
+    return _source(model, spec, targets, explain, suggest_batch_size(members))
 
 
 def _open_saved_model(path: Path) -> Source:
@@ -110,7 +115,37 @@ def _open_saved_model(path: Path) -> Source:
         )
     signature = served.loaded.signatures["explain"]
 
-    def explain(signatures: Signatures) -> tuple[np.ndarray, np.ndarray]:
-        return _read_outputs(signature(**raw_inputs(signatures)), len(served.target_names))
+    def explain(signatures: Signatures) -> dict[str, Any]:
+        return signature(**raw_inputs(signatures))
 
-    return Source(served.spec, _columns(model, served.spec), served.target_names, explain)
+    batch_size = served.metadata.get("batch_size", 32)
+    return _source(model, served.spec, served.target_names, explain, batch_size)
+
+
+def _source(
+    model: str,
+    spec: SignatureSpec,
+    targets: tuple[str, ...],
+    outputs_of: Callable[[Signatures], dict[str, Any]],
+    batch_size: int,
+) -> Source:
+    def explain(signatures: Signatures) -> tuple[np.ndarray, np.ndarray]:
+        starts = range(0, max(len(signatures), 1), batch_size)
+        parts = [
+            _read_outputs(outputs_of(signatures.take(np.s_[start : start + batch_size])), len(targets))
+            for start in starts
+        ]
+        importance, probabilities = (np.concatenate(several) for several in zip(*parts, strict=True))
+        return importance, probabilities
+
+    columns = _columns(model, spec)
+    if model != "deepinsight":
+        return Source(spec, columns, targets, explain)
+    # The map is among the explanation's outputs, whatever the signature.
+    outputs = outputs_of(_placeholder(spec))
+    return Source(spec, columns, targets, explain, outputs["pixels"].numpy(), int(outputs["image_size"]))
+
+
+def _placeholder(spec: SignatureSpec) -> Signatures:
+    inputs = {name: np.zeros((1, *shape), dtype) for name, (shape, dtype) in spec.inputs.items()}
+    return Signatures(spec, np.array(["none"], object), **inputs)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from moa_tf.explanation.feature_map_plots import plot_activation, plot_density, plot_mechanisms
+from moa_tf.explanation.feature_map_plots import plot_activations, plot_density, plot_mechanisms
 
 RNG = np.random.default_rng(0)
 PIXELS = np.concatenate([RNG.integers(0, 10, (40, 2)), RNG.integers(0, 60, (20, 2))])
@@ -46,7 +46,10 @@ def test_two_mechanisms_and_their_difference():
 def test_the_strongest_features_are_named_at_their_place():
     activation = RNG.uniform(size=60)
     names = [f"gene {i}" for i in range(60)]
-    axes = plot_activation(PIXELS, 60, activation, "a mechanism", names, top=5).axes[0]
+    maps = {"a_mechanism": activation, "b": np.zeros(60), "c": np.zeros(60)}
+    figure = plot_activations(PIXELS, 60, maps, names, top=5)
+    axes = figure.axes[0]
+    assert [panel.get_title(loc="left") for panel in figure.axes[:3]] == ["a mechanism", "b", "c"]
     strongest = np.argsort(-activation)[:5]
     assert {text.get_text() for text in axes.texts} == {names[i] for i in strongest}
     for text in axes.texts:

@@ -1,0 +1,46 @@
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from moa_tf.data.schema import Signatures, SignatureSpec
+from moa_tf.models.base import override
+from moa_tf.models.deepinsight import FAMILY, PRESETS
+
+
+@pytest.mark.slow
+def test_an_exported_deepinsight_explains_itself_over_its_map(tmp_path):
+    pytest.importorskip("tensorflow")
+    from moa_tf.cli.explain import explain
+    from moa_tf.explanation.grad_cam import activations, explainer
+    from moa_tf.serving.export import export
+
+    rng = np.random.default_rng(0)
+    spec = SignatureSpec(tuple(f"g-{i}" for i in range(30)), ("c-0", "c-1"), ())
+    values = [rng.normal(size=(9, width)).astype("float32") for width in (30, 2)]
+    rows = Signatures(spec, np.array([f"id_{i}" for i in range(9)], object), *values)
+    config = override(PRESETS["small"], ["image_size=32", "embedding=pca"])
+    preprocessing = FAMILY.fit_preprocessing(rows, config, 0)
+    network = FAMILY.build(preprocessing, config, np.full(3, 0.2), 0)
+    network.get_layer("logits").kernel.assign(rng.normal(size=network.get_layer("logits").kernel.shape))
+    members = [(preprocessing, [network])]
+    version = export(
+        members, tmp_path / "exported", spec=spec, target_names=["a", "b", "c"],
+        metadata={"model": "deepinsight"}, explainer=explainer(members),
+    )  # fmt: skip
+    table = pd.DataFrame(np.concatenate(values, axis=1), columns=spec.features)
+    table.insert(0, "sig_id", rows.sig_id)
+    table.to_csv(tmp_path / "features.csv", index=False)
+    arguments = [str(version), str(tmp_path / "features.csv"), str(tmp_path / "out"), "--top", "4"]
+    result = CliRunner().invoke(explain, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+
+    activation, targets = activations(explainer(members), rows.inputs())
+    share = activation / activation.sum(axis=1, keepdims=True)
+    importance = pd.read_csv(tmp_path / "out" / "importance.csv").set_index("feature").importance
+    np.testing.assert_allclose(importance[list(spec.features)], share.mean(0), rtol=1e-3, atol=1e-6)
+    mechanisms = pd.read_csv(tmp_path / "out" / "mechanisms.csv")
+    chosen = mechanisms[mechanisms.mechanism == "abc"[targets[0]]].iloc[0]
+    mean = share[targets == targets[0]].mean(0)
+    np.testing.assert_allclose(chosen.importance, mean[spec.features.index(chosen.feature)], rtol=1e-3)
+    assert (tmp_path / "out" / "activation_maps.png").read_bytes()[:4] == b"\x89PNG"
