@@ -141,7 +141,8 @@ def ensemble_explainer(
     def explain(inputs: dict[str, Any]) -> dict[str, Any]:
         importance = probabilities = 0.0
         for preprocessing, model in models:
-            outputs = model(preprocessing(inputs, training=False), training=False)
+            features = preprocessing({name: inputs[name] for name in preprocessing.input}, training=False)
+            outputs = model(features, training=False)
             importance += outputs["importance"] / len(models)
             probabilities += ops.sigmoid(outputs["logits"]) / len(models)
         return {"importance": importance, "probabilities": probabilities}

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from moa_tf.data.input import Inference
 from moa_tf.data.simulate import simulate
 from moa_tf.errors import InputError
 from moa_tf.models.base import get_family, override
@@ -20,7 +21,7 @@ SMALL = MLPConfig(hidden=(16, 8), dropout=(0.1,), gene_components=5, cell_compon
 
 def test_features_are_in_the_documented_order(dataset):
     preprocessing = FAMILY.fit_preprocessing(dataset.signatures, SMALL, 0)
-    features = preprocessing(dataset.signatures.inputs())["features"]
+    features = Inference(preprocessing)(dataset.signatures.inputs())["features"]
     # genes, cells, components, statistics, three times, two doses
     assert features.shape == (200, 30 + 8 + 5 + 3 + 4 + 4 + 3 + 2)
     np.testing.assert_allclose(np.asarray(features)[:, 46], np.asarray(features)[:, :30].mean(1), atol=1e-5)
@@ -49,10 +50,9 @@ def test_keras_file_round_trip(dataset, tmp_path):
     preprocessing.save(tmp_path / "p.keras")
     network.save(tmp_path / "n.keras")
     inputs = dataset.signatures.inputs()
-    expected = network(preprocessing(inputs))
-    again = keras.saving.load_model(tmp_path / "n.keras")(
-        keras.saving.load_model(tmp_path / "p.keras")(inputs)
-    )
+    expected = Inference(network)(Inference(preprocessing)(inputs))
+    features = Inference(keras.saving.load_model(tmp_path / "p.keras"))(inputs)
+    again = Inference(keras.saving.load_model(tmp_path / "n.keras"))(features)
     np.testing.assert_array_equal(expected, again)
 
 
@@ -63,7 +63,7 @@ def test_a_panel_of_genes_alone(dataset):
     )
     preprocessing = FAMILY.fit_preprocessing(signatures, SMALL, 0)
     assert list(preprocessing.input) == ["genes"]
-    assert preprocessing(signatures.inputs())["features"].shape == (200, 30 + 5 + 4)
+    assert Inference(preprocessing)(signatures.inputs())["features"].shape == (200, 30 + 5 + 4)
 
 
 def test_mixed_precision_gives_float32_logits(dataset):
@@ -112,3 +112,25 @@ def test_bad_settings_are_one_line(assignment, message):
 def test_unknown_model():
     with pytest.raises(InputError, match="expected one of mlp"):
         get_family("forest")
+
+
+def test_without_weight_norm_the_untrained_network_predicts_the_prior_and_keeps_its_skip(dataset):
+    config = dataclasses.replace(SMALL, weight_norm=False, skip=True, batch_norm=False)
+    preprocessing = FAMILY.fit_preprocessing(dataset.signatures, config, 0)
+    prior = np.linspace(0.01, 0.4, 7)
+    network = FAMILY.build(preprocessing, config, prior, 0)
+    features = Inference(preprocessing)(dataset.signatures.inputs())
+    logits = Inference(network)(features)
+    np.testing.assert_allclose(1 / (1 + np.exp(-logits)), np.broadcast_to(prior, logits.shape), rtol=1e-4)
+    network.get_layer("skip").kernel.assign(np.ones(network.get_layer("skip").kernel.shape, "float32"))
+    np.testing.assert_allclose(
+        Inference(network)(features) - logits,
+        np.repeat(features["features"].sum(1, keepdims=True), 7, axis=1),
+        rtol=1e-3,
+        atol=1e-3,
+    )
+
+
+def test_small_tables_get_the_small_preset():
+    assert FAMILY.choose_preset(741) == "small"
+    assert FAMILY.choose_preset(23814) == "one-cycle"

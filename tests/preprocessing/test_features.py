@@ -4,7 +4,13 @@ import pytest
 from scipy import stats
 from sklearn.decomposition import PCA
 
-from moa_tf.preprocessing import DoseEncoding, PrincipalComponents, RowStatistics, TimeEncoding, VarianceThreshold
+from moa_tf.preprocessing import (
+    DoseEncoding,
+    PrincipalComponents,
+    RowStatistics,
+    TimeEncoding,
+    VarianceThreshold,
+)
 
 
 @pytest.mark.parametrize("shape", [(200, 12), (9, 30)])
