@@ -49,7 +49,9 @@ def explainer(members: Sequence[tuple[keras.Model, Sequence[keras.Model]]]) -> E
         target = inputs.pop("target", None)
         evidence = []
         for preprocessing, network, head, sampling in parts:
-            maps = ops.cast(network(preprocessing(inputs, training=False), training=False), "float32")
+            # Keras 3.12 takes no input that nothing reads, so a preprocessing may lack some.
+            features = preprocessing({name: inputs[name] for name in preprocessing.input}, training=False)
+            maps = ops.cast(network(features, training=False), "float32")
             height, width, channels = maps.shape[1:]
             maps = ops.reshape(maps, (-1, height * width, channels))
             evidence.append((maps, head, ops.convert_to_tensor(sampling)))

@@ -16,9 +16,9 @@ def test_an_exported_deepinsight_explains_itself_over_its_map(tmp_path):
     from moa_tf.serving.export import export
 
     rng = np.random.default_rng(0)
-    spec = SignatureSpec(tuple(f"g-{i}" for i in range(30)), ("c-0", "c-1"), ())
+    spec = SignatureSpec(tuple(f"g-{i}" for i in range(30)), ("c-0", "c-1"), ("cp_type",))
     values = [rng.normal(size=(9, width)).astype("float32") for width in (30, 2)]
-    rows = Signatures(spec, np.array([f"id_{i}" for i in range(9)], object), *values)
+    rows = Signatures(spec, np.array([f"id_{i}" for i in range(9)], object), *values, np.zeros(9, "int32"))
     config = override(PRESETS["small"], ["image_size=32", "embedding=pca"])
     preprocessing = FAMILY.fit_preprocessing(rows, config, 0)
     network = FAMILY.build(preprocessing, config, np.full(3, 0.2), 0)
@@ -30,6 +30,7 @@ def test_an_exported_deepinsight_explains_itself_over_its_map(tmp_path):
     )  # fmt: skip
     table = pd.DataFrame(np.concatenate(values, axis=1), columns=spec.features)
     table.insert(0, "sig_id", rows.sig_id)
+    table["cp_type"] = "trt_cp"
     table.to_csv(tmp_path / "features.csv", index=False)
     arguments = [str(version), str(tmp_path / "features.csv"), str(tmp_path / "out"), "--top", "4"]
     result = CliRunner().invoke(explain, arguments, catch_exceptions=False)
