@@ -25,6 +25,7 @@ import numpy as np
 
 FEATURES, TARGETS, BATCH = 876, 206, 1024
 SMOOTHING = 0.001
+THREADS = 2
 
 
 def make_peer(virtual_batch_size=128, epochs=60, patience=30, seed=0):
@@ -38,11 +39,17 @@ def make_peer(virtual_batch_size=128, epochs=60, patience=30, seed=0):
             smoothed = y_true * (1 - SMOOTHING) + SMOOTHING / 2
             return torch.nn.functional.binary_cross_entropy_with_logits(y_pred, smoothed)
 
-    torch.set_num_threads(2)
+    class Plateau(torch.optim.lr_scheduler.ReduceLROnPlateau):
+        """pytorch-tabnet passes the metric to schedulers with this name, which newer torch has renamed."""
+
+        def is_better(self, *arguments):
+            return self._is_better(*arguments)
+
+    torch.set_num_threads(THREADS)
     model = Plain(
         n_d=32, n_a=32, n_steps=1, gamma=1.3, lambda_sparse=0, mask_type="entmax", seed=seed, verbose=0,
         optimizer_fn=torch.optim.Adam, optimizer_params={"lr": 2e-2, "weight_decay": 1e-5},
-        scheduler_fn=torch.optim.lr_scheduler.ReduceLROnPlateau,
+        scheduler_fn=Plateau,
         scheduler_params={"mode": "min", "factor": 0.9, "patience": 5}, device_name="cpu",
     )  # fmt: skip
     settings = {"max_epochs": epochs, "patience": patience, "batch_size": BATCH, "num_workers": 0}

@@ -162,7 +162,9 @@ def _normalise(x: Any, gamma: Any, beta: Any, size: Any, rows: Any, epsilon: flo
         scale = gamma * inverse
 
         def gradient(*upstream: Any) -> tuple[Any, Any, Any]:
-            dy = virtual(upstream[0])
+            # TensorFlow gives the three outputs' gradients as arguments, JAX as one tuple.
+            first = upstream[0][0] if isinstance(upstream[0], tuple | list) else upstream[0]
+            dy = virtual(first)
             sums = ops.sum(dy, axis=1)
             products = ops.sum(dy * centred, axis=1)
             slope = -scale * ops.square(inverse) * products / count
@@ -173,5 +175,5 @@ def _normalise(x: Any, gamma: Any, beta: Any, size: Any, rows: Any, epsilon: flo
         y = whole(centred * scale[:, None] + beta)
         return (y, mean, variance), gradient
 
-    # The moving statistics get no gradient, so upstream[1:] is of no account.
+    # The moving statistics get no gradient, so that of mean and variance is of no account.
     return *ops.custom_gradient(forward)(x, gamma, beta), count
