@@ -1,6 +1,8 @@
 """Layers that Keras lacks; each stands by itself."""
 
+from moa_tf.layers.batch_norm import FastBatchNormalization
 from moa_tf.layers.category_embedding import CategoryEmbedding, NearestIndex
+from moa_tf.layers.dropout import ByteDropout
 from moa_tf.layers.entmax import Entmax15, Sparsemax, entmax15, sparsemax
 from moa_tf.layers.ghost_batch_norm import GhostBatchNormalization
 from moa_tf.layers.glu import FeatureTransformer, GatedLinearUnit
@@ -10,8 +12,10 @@ from moa_tf.layers.weight_norm import WeightNormDense
 
 __all__ = [
     "AttentiveTransformer",
+    "ByteDropout",
     "CategoryEmbedding",
     "Entmax15",
+    "FastBatchNormalization",
     "FeatureTransformer",
     "GatedLinearUnit",
     "GhostBatchNormalization",
