@@ -111,6 +111,10 @@ def explain_table(
     with parquet.ParquetWriter(out, schema) as writer:
         for part in parts:
             importance, probabilities = explain(part)
+            # A model that does not read time and dose gives nothing for them: they come last, and count 0.
+            unread = len(columns) - importance.shape[1]
+            if unread > 0 and all(name.startswith("cp_") for name in columns[-unread:]):
+                importance = np.pad(importance, ((0, 0), (0, unread)))
             if importance.shape[1:] != (len(columns),):
                 raise InputError(f"importance of {importance.shape[1]} columns: expected {len(columns)}")
             probabilities = np.where(part.control[:, None], 0.0, probabilities)

@@ -120,6 +120,21 @@ def test_pieces_give_what_the_whole_gives(members, signatures, tmp_path):
     assert row["importance"] == pytest.approx(importance[17].max(), rel=1e-5)
 
 
+def test_a_model_that_ignores_the_treatment_gives_it_no_importance(signatures, tmp_path):
+    config = TabNetConfig(treatment=False, **SETTINGS)
+    preprocessing = fit_preprocessing(signatures, config, 0)
+    function = ensemble_explainer([(preprocessing, [build(preprocessing, config, np.full(3, 0.2), 1)])])
+
+    def explain(part):
+        outputs = function({name: part.inputs()[name] for name in preprocessing.input})
+        return np.array(outputs["importance"]), np.array(outputs["probabilities"])
+
+    out = tmp_path / "out.parquet"
+    sums = explain_table(explain, [signatures], importance_columns(SPEC), TARGETS, out)
+    assert sums.overall[-2:].tolist() == [0.0, 0.0]
+    assert sums.overall.sum() == pytest.approx(1.0, rel=1e-4)
+
+
 def write_features(signatures, path):
     table = pd.DataFrame(
         {
