@@ -70,7 +70,8 @@ def test_embedded_treatment_counts_for_its_column(members):
 
 def test_importance_is_a_share_and_survives_saving(members, signatures, tmp_path):
     preprocessing, (network,) = members[0]
-    features = preprocessing.predict(signatures.inputs(), verbose=0)
+    inputs = signatures.inputs()
+    features = preprocessing({name: inputs[name] for name in preprocessing.input})
     importance = np.array(explainer(preprocessing, network)(features)["importance"])
     assert importance.shape == (ROWS, 11)
     assert (importance >= 0).all()
