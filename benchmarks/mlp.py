@@ -2,9 +2,9 @@
 
     python benchmarks/mlp.py [--batch-size 256 1024] [--threads 2] [--turns 9] [--python-torch PYTHON]
 
-Both train the preset `one-cycle` (876-2048-2048-2048-206: batch normalisation, dropout, weight-normalised
-linear layer, leaky ReLU; smoothed binary cross-entropy; AdamW; one cycle) in float32 on the same random rows
-from memory. Each runs in a process of its own, pinned to the same cores, and they take turns of one epoch: while
+Both train the network of the preset `one-cycle` (876-2048-2048-2048-206: batch normalisation, the first without γ
+and β, dropout, weight-normalised linear layer, leaky ReLU; smoothed binary cross-entropy) with AdamW and one cycle
+in float32 on the same random rows from memory. Each runs in a process of its own, pinned to the same cores, and they take turns of one epoch: while
 one trains the other waits for its line on stdin, so that no framework's spinning threads disturb the other.
 Reported are the medians of samples per second over the turns, the first turn left out, and their ratio.
 """
@@ -20,6 +20,8 @@ import sys
 import time
 
 FEATURES, TARGETS, STEPS = 876, 206, 20
+DROPOUT = (0.15, 0.3, 0.25, 0.25)
+LEARNING_RATE, WEIGHT_DECAY = 5e-3, 1e-5
 EPOCHS = 10_000
 """Of the schedule; the parent ends both long before."""
 
@@ -66,7 +68,16 @@ def train_project(batch_size, threads, options):
     identity = keras.Model(inputs, {"features": inputs})
     everything = np.arange(len(features))
     data = FoldData(identity, {"features": features}, targets, everything, everything[:0])
-    config = override(mlp.PRESETS["one-cycle"], [f"epochs={EPOCHS}", f"batch_size={batch_size}", *options])
+    same = [
+        f"epochs={EPOCHS}",
+        f"batch_size={batch_size}",
+        f"dropout={','.join(map(str, DROPOUT[:-1]))}",
+        f"output_dropout={DROPOUT[-1]}",
+        "optimizer=adamw",
+        f"learning_rate={LEARNING_RATE}",
+        f"weight_decay={WEIGHT_DECAY}",
+    ]
+    config = override(mlp.PRESETS["one-cycle"], [*same, *options])
     train_network(mlp.FAMILY, data, config, 0, make_placement("none"), reporter=Turns())
 
 
@@ -78,14 +89,22 @@ def train_torch(batch_size, threads, options):
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     layers, inputs = [], FEATURES
-    for units, rate in ((2048, 0.15), (2048, 0.3), (2048, 0.25), (TARGETS, 0.25)):
+    for units, rate in zip((2048, 2048, 2048, TARGETS), DROPOUT, strict=True):
         linear = weight_norm(nn.Linear(inputs, units), dim=0)
-        layers += [nn.BatchNorm1d(inputs), nn.Dropout(rate), linear, nn.LeakyReLU()]
+        norm = nn.BatchNorm1d(inputs, affine=bool(layers))
+        layers += [norm, nn.Dropout(rate), linear, nn.LeakyReLU()]
         inputs = units
     network = nn.Sequential(*layers[:-1])
-    optimizer = torch.optim.AdamW(network.parameters(), lr=5e-3, weight_decay=1e-5, fused=True)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, 5e-3, total_steps=EPOCHS * STEPS, pct_start=0.1, div_factor=1e3, cycle_momentum=False
+        optimizer,
+        LEARNING_RATE,
+        total_steps=EPOCHS * STEPS,
+        pct_start=0.1,
+        div_factor=1e3,
+        cycle_momentum=False,
     )
     features, targets = (torch.from_numpy(values) for values in rows(batch_size))
     loss_of = nn.BCEWithLogitsLoss()

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from moa_tf.layers import WeightNormDense
+from moa_tf.layers import ByteDropout, FastBatchNormalization, WeightNormDense
 from moa_tf.models.base import Family, output_bias, require
 from moa_tf.models.tabular import TabularConfig, fit_preprocessing
 
@@ -159,8 +159,13 @@ def _dense(config: MLPConfig, units: int, name: str, **options: Any) -> keras.la
 
 def _normalised(x: keras.KerasTensor, batch_norm: bool, rate: float, block: int) -> keras.KerasTensor:
     if batch_norm:
-        x = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"norm_{block}")(x)
-    return keras.layers.Dropout(rate, name=f"dropout_{block}")(x) if rate else x
+        # A linear layer follows, so the first block does without γ and β: then nothing asks for the gradient with
+        # respect to the features, one matrix product of ten.
+        affine = block > 1
+        x = FastBatchNormalization(
+            momentum=0.9, epsilon=1e-5, center=affine, scale=affine, name=f"norm_{block}"
+        )(x)
+    return ByteDropout(rate, name=f"dropout_{block}")(x) if rate else x
 
 
 FAMILY = Family("mlp", PRESETS, choose_preset, fit_preprocessing, build)
