@@ -10,9 +10,11 @@ from __future__ import annotations
 import csv
 import gzip
 import re
+import tempfile
 import warnings
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -27,6 +29,12 @@ from moa_tf.data.faults import EXAMPLES, Faults
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
 ROWS = 4096
 """Rows a chunk: 876 columns of float64 in 29 MB."""
+
+TALL = 50_000
+"""A Parquet row group with more rows is copied to temporary files, as large as its columns in memory are."""
+
+BLOCK = 64
+"""Columns of such a row group that are decoded at once."""
 
 _INDEX = re.compile(r"__index_level_\d+__|Unnamed: \d+|")
 _SKIPPED = re.compile(r"line (\d+): expected (\d+) fields, saw (\d+)")
@@ -174,10 +182,10 @@ class Table:
     def _parquet_chunks(
         self, columns: Sequence[str], text: Collection[str], faults: Faults, rows: int
     ) -> Iterator[Chunk]:
-        row = 1
-        # Buffered and not read ahead, because one row group often is the whole file.
-        with pq.ParquetFile(self.path, buffer_size=1 << 14, pre_buffer=False) as file:
-            for batch in file.iter_batches(batch_size=rows, columns=list(columns)):
+        row, wanted = 1, set(columns)
+        names = [name for name in self._header if name in wanted]
+        with closing(_batches(self.path, names, rows)) as batches:
+            for batch in batches:
                 if not batch.num_rows:
                     continue
                 frame = batch.to_pandas(ignore_metadata=True)
@@ -192,6 +200,45 @@ class Table:
                     )
                 yield Chunk(self.path.name, frame, np.arange(row, row + len(frame)))
                 row += len(frame)
+
+
+def _batches(path: Path, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
+    """Streams the columns of a Parquet file, at most `rows` rows at a time, in bounded memory."""
+    with pq.ParquetFile(path, buffer_size=1 << 14, pre_buffer=False) as file:
+        for group in range(file.num_row_groups):
+            size = file.metadata.row_group(group).num_rows
+            # A column being read holds a page and its dictionary: 2 MB in a tall group, 2 GB for the table.
+            tall = size > TALL and len(columns) > BLOCK
+            read = _tall_batches if tall else _plain_batches
+            yield from read(file, group, columns, rows)
+
+
+def _plain_batches(
+    file: pq.ParquetFile, group: int, columns: list[str], rows: int
+) -> Iterator[pa.RecordBatch]:
+    yield from file.iter_batches(batch_size=rows, row_groups=[group], columns=columns)
+
+
+def _tall_batches(
+    file: pq.ParquetFile, group: int, columns: list[str], rows: int
+) -> Iterator[pa.RecordBatch]:
+    """Goes by way of temporary files with a few columns each, which are then read side by side."""
+    with tempfile.TemporaryDirectory(prefix="moa-tf-") as directory, ExitStack() as stack:
+        readers = []
+        for start in range(0, len(columns), BLOCK):
+            block = columns[start : start + BLOCK]
+            copy = str(Path(directory, f"{start}.arrow"))
+            with pa.OSFile(copy, "wb") as sink, ExitStack() as writing:
+                writer = None
+                for batch in _plain_batches(file, group, block, rows):
+                    writer = writer or writing.enter_context(pa.ipc.new_stream(sink, batch.schema))
+                    writer.write_batch(batch)
+            readers.append(pa.ipc.open_stream(stack.enter_context(pa.OSFile(copy))))
+        for parts in zip(*readers, strict=True):
+            arrays = [array for part in parts for array in part.columns]
+            batch = pa.RecordBatch.from_arrays(arrays, names=columns)
+            batch.validate()
+            yield batch
 
 
 def open_table(path: Path, faults: Faults) -> Table | None:
