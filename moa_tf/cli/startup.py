@@ -21,6 +21,9 @@ def import_tensorflow() -> None:
         import tensorflow as tf
 
         tf.config.list_physical_devices()
+    if quiet:
+        # It warns of retracing where several models each have a graph of their own.
+        tf.get_logger().setLevel("ERROR")
 
 
 @contextlib.contextmanager

@@ -112,7 +112,9 @@ def train(
     from moa_tf.training.strategy import make_placement
 
     placement = make_placement(strategy, logical_devices)
-    tf.config.experimental.enable_op_determinism()
+    # On a GPU the depthwise convolution's gradient has no deterministic kernel.
+    if model != "deepinsight" or not tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.enable_op_determinism()
     with LiveReporter() as reporter:
         dataset = _load(data, seed, reporter.message)
         family = get_family(model)
@@ -128,7 +130,9 @@ def train(
             f"{folds} folds by {split} × {seeds} seeds, {placement.replicas} replicas"
         )
         out = out or Path("runs", f"{model}-{time.strftime('%Y%m%d-%H%M%S')}")
-        settings = Settings(model, chosen, config, split, folds, seeds, seed, precision, pretrain, shuffle_labels)
+        settings = Settings(
+            model, chosen, config, split, folds, seeds, seed, precision, pretrain, shuffle_labels
+        )
         unlabelled = read_features(pretrain_also, dataset.signatures.spec) if pretrain_also else None
         metrics = cross_validate(
             dataset,

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,30 +106,12 @@ def export(
 
 
 def suggest_batch_size(members: Sequence[Member]) -> int:
-    """How many signatures to compute at once: a power of two, at most 4096.
+    """How many signatures to compute at once, see `fitting_batch_size`."""
+    from moa_tf.data.input import fitting_batch_size
 
-    So many that the widest layer's output stays within 128 MB, of which a few live at the same time: thousands
-    for an MLP, less than ten for a convolutional network on large images.
-    """
-    widest = max(
-        _widest(model) for preprocessing, networks in members for model in (preprocessing, *networks)
+    return fitting_batch_size(
+        [model for preprocessing, networks in members for model in (preprocessing, *networks)]
     )
-    fits = max(1, min(4096, (128 << 20) // (4 * widest)))
-    return 1 << (fits.bit_length() - 1)
-
-
-def _widest(model: keras.Model) -> int:
-    """The most values that one layer gives for one signature."""
-    import keras
-
-    sizes = [1]
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            sizes.append(_widest(layer))
-        else:
-            outputs = keras.tree.flatten(layer.output)
-            sizes += [math.prod(size or 1 for size in output.shape[1:]) for output in outputs]
-    return max(sizes)
 
 
 def _describe(

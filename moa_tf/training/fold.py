@@ -62,7 +62,7 @@ class Progress:
 
 def probabilities(network: Inference, features: dict[str, np.ndarray]) -> np.ndarray:
     """[N, T] float32 sigmoid of the network's logits."""
-    logits = network(features, 1024)
+    logits = network(features)
     return (0.5 * (1.0 + np.tanh(0.5 * logits.astype(np.float64)))).astype(np.float32)
 
 

@@ -153,4 +153,4 @@ def test_every_model_from_simulation_to_scored_predictions_on_two_replicas(model
         *["evaluate", "train.parquet", data / "train_targets_scored.csv"],
         *["--features", data / "train_features.csv"],
     )
-    assert "log loss" in table
+    assert "Log loss" in table
