@@ -4,8 +4,9 @@
 
 Both train the network of the preset `one-cycle` (876-2048-2048-2048-206: batch normalisation, the first without γ
 and β, dropout, weight-normalised linear layer, leaky ReLU; smoothed binary cross-entropy) with AdamW and one cycle
-in float32 on the same random rows from memory. Each runs in a process of its own, pinned to the same cores, and they take turns of one epoch: while
-one trains the other waits for its line on stdin, so that no framework's spinning threads disturb the other.
+in float32 on the same random rows from memory. Each runs in a process of its own, pinned to the same cores, and
+they take turns of one epoch: while one trains the other waits for its line on stdin, so that no framework's
+spinning threads disturb the other.
 Reported are the medians of samples per second over the turns, the first turn left out, and their ratio.
 """
 
