@@ -159,9 +159,12 @@ def train(
         print(f"SavedModel   {version}")
     print(f"time         {seconds:.0f} s")
     if version is not None:
+        predict = f"moa-tf predict {version.parent}"
         tests = sorted(data.glob("test_features.*")) if data else []
-        features = tests[0] if tests else "FEATURES.csv"
-        print(f"\nNext: moa-tf predict {version.parent} {features} predictions.csv")
+        if data is None:
+            print(f"\nNext: moa-tf data simulate sample && {predict} sample/test_features.csv predictions.csv")
+        else:
+            print(f"\nNext: {predict} {tests[0] if tests else 'FEATURES.csv'} predictions.csv")
     if json_file is not None:
         write_json(
             json_file, {**metrics, "run": out, "saved_model": version, "preset": chosen, "seconds": seconds}
