@@ -162,7 +162,9 @@ def train(
         predict = f"moa-tf predict {version.parent}"
         tests = sorted(data.glob("test_features.*")) if data else []
         if data is None:
-            print(f"\nNext: moa-tf data simulate sample && {predict} sample/test_features.csv predictions.csv")
+            print(
+                f"\nNext: moa-tf data simulate sample && {predict} sample/test_features.csv predictions.csv"
+            )
         else:
             print(f"\nNext: {predict} {tests[0] if tests else 'FEATURES.csv'} predictions.csv")
     if json_file is not None:

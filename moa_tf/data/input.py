@@ -53,8 +53,6 @@ def training_batches(
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     options.autotune.enabled = False
-    # Parallel maps would be undone again under op determinism, with an error line for each.
-    options.experimental_optimization.apply_default_optimizations = False
     options.threading.private_threadpool_size = 1
     return batches.with_options(options).prefetch(2)
 

@@ -91,15 +91,20 @@ def fit_preprocessing(signatures: Signatures, config: TabularConfig, seed: int) 
             scaled.append(symbol)
         if components[kind]:
             project = PrincipalComponents(components[kind], name=f"{kind}_components")
-            project.adapt(
-                keras.Model(inputs[kind], symbol).predict(getattr(signatures, kind), 4096, verbose=0)
-            )
+            project.adapt(_apply(keras.Model(inputs[kind], symbol), getattr(signatures, kind)))
             projected.append(project(symbol))
         if config.row_statistics:
             statistics.append(RowStatistics(name=f"{kind}_statistics")(symbol))
     parts = [*scaled, *projected, *statistics, *_treatment(inputs, signatures)]
     features = parts[0] if len(parts) == 1 else keras.layers.Concatenate(name="features")(parts)
     return keras.Model(inputs, {"features": features}, name="preprocessing")
+
+
+def _apply(model: keras.Model, values: np.ndarray) -> np.ndarray:
+    """The model's output for [N, F] values, some thousand rows at a time."""
+    # predict() would set up a parallel input pipeline, which op determinism takes apart with error messages.
+    blocks = np.array_split(values, max(1, len(values) // 4096))
+    return np.concatenate([model.predict_on_batch(block) for block in blocks])
 
 
 def _scaling(config: TabularConfig, name: str) -> keras.layers.Layer:
