@@ -30,6 +30,8 @@ class ByteDropout(keras.layers.Dropout):
     """
 
     def call(self, inputs: Any, training: bool | None = False) -> Any:
+        if training and self.rate == 1:  # Keras 3.12's own refuses it.
+            return ops.zeros_like(inputs)
         if not training or not 0 < self.rate < 1 or self.noise_shape is not None or not len(inputs.shape):
             return super().call(inputs, training=training)
         dropped = min(max(round(self.rate * LEVELS), 1), LEVELS - 1)
