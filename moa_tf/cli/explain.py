@@ -43,7 +43,7 @@ def explain(
 
     RUN_OR_SAVED_MODEL is a run's directory or an exported model; FEATURES a table. OUT is a new directory:
     signatures.parquet (each signature's top features), mechanisms.csv, importance.csv, mechanisms.png, and for
-    a DeepInsight activation_maps.png.
+    a DeepInsight feature_map.png and activation_maps.png.
     Importance is a share: a signature's sums to 1 over the columns.
 
     \b
@@ -92,7 +92,7 @@ def explain(
         mechanisms.to_csv(results / "mechanisms.csv", index=False)
         plot_mechanisms(sums, results / "mechanisms.png", names=names)
         if source.pixels is not None:
-            _draw_maps(source, sums, names, top, results / "activation_maps.png")
+            _draw_maps(source, sums, names, top, results)
         results.rename(out)
     rows = [[row.name, row.feature, row.importance] for row in overall.head(top).itertuples(index=False)]
     print_table(f"Importance over {sums.rows} signatures ({out})", ["name", "feature", "importance"], rows)
@@ -106,13 +106,17 @@ def explain(
         write_json(json_file, figures)
 
 
-def _draw_maps(source: Source, sums: ImportanceSums, names: dict[str, str], top: int, path: Path) -> None:
-    """The class activation of those mechanisms that are predicted most, over the DeepInsight map."""
-    from moa_tf.explanation.feature_map_plots import plot_activations
+def _draw_maps(
+    source: Source, sums: ImportanceSums, names: dict[str, str], top: int, directory: Path
+) -> None:
+    """The DeepInsight map, and over it the class activation of those mechanisms that are predicted most."""
+    from moa_tf.explanation.feature_map_plots import plot_activations, plot_density
     from moa_tf.explanation.symbols import name_columns
 
+    plot_density(source.pixels, source.image_size).savefig(directory / "feature_map.png")
     frequent = [i for i in np.argsort(-sums.weights, kind="stable")[:4] if sums.weights[i] > 0]
     if frequent:
         maps = {source.targets[i]: sums.by_target[i] for i in frequent}
         labels = name_columns(source.columns, names)
-        plot_activations(source.pixels, source.image_size, maps, labels, top, unit="share").savefig(path)
+        figure = plot_activations(source.pixels, source.image_size, maps, labels, top, unit="share")
+        figure.savefig(directory / "activation_maps.png")

@@ -45,3 +45,4 @@ def test_an_exported_deepinsight_explains_itself_over_its_map(tmp_path):
     mean = share[targets == targets[0]].mean(0)
     np.testing.assert_allclose(chosen.importance, mean[spec.features.index(chosen.feature)], rtol=1e-3)
     assert (tmp_path / "out" / "activation_maps.png").read_bytes()[:4] == b"\x89PNG"
+    assert (tmp_path / "out" / "feature_map.png").read_bytes()[:4] == b"\x89PNG"
