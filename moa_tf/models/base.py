@@ -145,6 +145,8 @@ class Family:
         build: (preprocessing, config, prior, seed) -> keras.Model. `prior` is [T] float, the label means of
             the training fold, for the output bias; its length is the number of targets.
         callbacks: config -> Keras callbacks that its training needs beside what every family's does.
+        synchronise: take batch statistics over all replicas. TensorFlow walks the whole graph for each of these
+            sums when it traces a step, which is nothing for ten layers and many minutes for an EfficientNet.
     """
 
     name: str
@@ -153,6 +155,7 @@ class Family:
     fit_preprocessing: Callable[[Signatures, Any, int], keras.Model]
     build: Callable[[keras.Model, Any, np.ndarray, int], keras.Model]
     callbacks: Callable[[Any], list[keras.callbacks.Callback]] = lambda config: []
+    synchronise: bool = True
 
 
 FAMILIES: Mapping[str, str] = MappingProxyType(

@@ -199,4 +199,4 @@ def callbacks(config: DeepInsightConfig) -> list[keras.callbacks.Callback]:
     return [Unfreeze("backbone", config.freeze_epochs)] if config.freeze_epochs else []
 
 
-FAMILY = Family("deepinsight", PRESETS, choose_preset, fit_preprocessing, build, callbacks)
+FAMILY = Family("deepinsight", PRESETS, choose_preset, fit_preprocessing, build, callbacks, synchronise=False)

@@ -115,7 +115,7 @@ def train_network(
         # Another model of the same layers is compiled, so that the network is saved without optimiser state.
         kind = MultiWorkerModel if placement.name == "multi-worker" else keras.Model
         model = kind(network.input, network.output)
-        _synchronise(network, placement.replicas > 1)
+        _synchronise(network, family.synchronise and placement.replicas > 1)
         weights = None
         if config.positive_weights == "log":
             weights = log_positive_weights(data.targets[data.train].sum(axis=0))
