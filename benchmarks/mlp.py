@@ -4,21 +4,16 @@
 
 Both train the network of the preset `one-cycle` (876-2048-2048-2048-206: batch normalisation, the first without γ
 and β, dropout, weight-normalised linear layer, leaky ReLU; smoothed binary cross-entropy) with AdamW and one cycle
-in float32 on the same random rows from memory. Each runs in a process of its own, pinned to the same cores, and
-they take turns of one epoch: while one trains the other waits for its line on stdin, so that no framework's
-spinning threads disturb the other.
-Reported are the medians of samples per second over the turns, the first turn left out, and their ratio.
+in float32 on the same random rows from memory, in turns of one epoch (see turns.py).
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import statistics
-import subprocess
 import sys
 import time
+
+from turns import THREADS, Contestant, compare, pin, take_turns
 
 FEATURES, TARGETS, STEPS = 876, 206, 20
 DROPOUT = (0.15, 0.3, 0.25, 0.25)
@@ -34,14 +29,6 @@ def rows(batch_size):
     size = batch_size * STEPS
     features = rng.normal(size=(size, FEATURES)).astype("float32")
     return features, (rng.random((size, TARGETS)) < 0.004).astype("float32")
-
-
-def take_turns(seconds=None):
-    """Reports how long the last turn took, then waits for the next."""
-    print(json.dumps({"seconds": seconds}), flush=True)
-    if not sys.stdin.readline():
-        os._exit(0)
-    return time.perf_counter()
 
 
 def train_project(batch_size, threads, options):
@@ -127,69 +114,33 @@ def train_torch(batch_size, threads, options):
 WORKERS = {"project": train_project, "torch": train_torch}
 
 
-class Worker:
-    """One framework's process, trained an epoch at a time."""
-
-    def __init__(self, name, python, batch_size, arguments):
-        command = [python, __file__, "--worker", name, "--batch-size", str(batch_size)]
-        command += ["--threads", str(arguments.threads)]
-        if name == "project":
-            command += [part for option in arguments.set for part in ("--set", option)]
-        environment = os.environ | {"OMP_NUM_THREADS": str(arguments.threads), "TF_CPP_MIN_LOG_LEVEL": "2"}
-        self.samples = batch_size * STEPS
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
-        self.process.stdout.readline()
-
-    def turn(self):
-        """Samples per second of one epoch."""
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        return self.samples / json.loads(self.process.stdout.readline())["seconds"]
-
-    def end(self):
-        self.process.stdin.close()
-        self.process.wait()
-
-
-def compare(batch_size, arguments):
-    pythons = {"project": sys.executable, "torch": arguments.python_torch}
-    workers = {name: Worker(name, python, batch_size, arguments) for name, python in pythons.items()}
-    figures = {name: [] for name in workers}
-    for turn in range(arguments.turns + 1):
-        order = list(workers)[:: 1 if turn % 2 else -1]
-        for name in order:
-            time.sleep(0.3)  # threads of the other spin for a while after their last work
-            figures[name].append(workers[name].turn())
-    for worker in workers.values():
-        worker.end()
-    kept = {name: values[1:] for name, values in figures.items()}
-    ratios = [ours / theirs for ours, theirs in zip(kept["project"], kept["torch"], strict=True)]
-    project, torch = (statistics.median(kept[name]) for name in ("project", "torch"))
-    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-    print(
-        f"batch {batch_size:5d}: moa-tf {project:6.0f} samples/s, PyTorch {torch:6.0f} samples/s, "
-        f"median ratio {statistics.median(ratios):.2f} ({spread})",
-        flush=True,
+def compare_at(batch_size, arguments):
+    same = ["--batch-size", batch_size, "--threads", arguments.threads]
+    options = [part for option in arguments.set for part in ("--set", option)]
+    project = Contestant(
+        sys.executable, __file__, "--worker", "project", *same, *options, threads=arguments.threads
     )
+    torch = Contestant(
+        arguments.python_torch, __file__, "--worker", "torch", *same, threads=arguments.threads
+    )
+    compare(f"batch {batch_size:5d}", project, torch, "PyTorch", arguments.turns, batch_size * STEPS)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--batch-size", type=int, nargs="+", default=[256, 1024])
-    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count()), help="and cores to pin to")
+    parser.add_argument("--threads", type=int, default=THREADS, help="and cores to pin to")
     parser.add_argument("--turns", type=int, default=9)
     parser.add_argument("--python-torch", default=sys.executable, help="an interpreter that has PyTorch")
     parser.add_argument("--set", action="append", default=[], help="key=value of the project's config")
     parser.add_argument("--worker", choices=WORKERS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
+    pin(arguments.threads)
     if arguments.worker:
         WORKERS[arguments.worker](arguments.batch_size[0], arguments.threads, arguments.set)
         return
     for batch_size in arguments.batch_size:
-        compare(batch_size, arguments)
+        compare_at(batch_size, arguments)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ Both have n_d = n_a = 32, 1 step, entmax, BCE, Adam 2e-2 with coupled weight dec
 batch 1,024. Both train as their users train them: moa-tf through its training loop's `fit`, pytorch-tabnet through
 its data loader and `_train_epoch`.
 
-    python benchmarks/tabnet.py speed [--rounds 7] [--virtual-batch-size 128]
-    python benchmarks/tabnet.py quality DATA [--fold 0] [--epochs 60]
+    python benchmarks/tabnet.py speed [--turns 7] [--virtual-batch-sizes 128 32]
+    python benchmarks/tabnet.py quality DATA [--fold 0] [--epochs 60] [--seeds 3]
     python benchmarks/tabnet.py memory [--rows 100000]
 """
 
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -22,10 +21,10 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+from turns import THREADS, Contestant, compare, pin, take_turns
 
-FEATURES, TARGETS, BATCH = 876, 206, 1024
+FEATURES, TARGETS, BATCH, STEPS = 876, 206, 1024, 20
 SMOOTHING = 0.001
-THREADS = 2
 
 
 def make_peer(virtual_batch_size=128, epochs=60, patience=30, seed=0):
@@ -79,42 +78,85 @@ def make_ours(virtual_batch_size):
     return network, model
 
 
-def speed(arguments):
-    from moa_tf.data.input import Inference, training_batches
+def train_ours(arguments):
+    """One epoch a turn of the product's own training."""
+    import keras
+    import tensorflow as tf
 
-    steps = 12
-    x, y = random_data(steps * BATCH)
-    network, model = make_ours(arguments.virtual_batch_size)
-    inference = Inference(network)
+    from moa_tf.models.base import override
+    from moa_tf.models.tabnet import FAMILY, PRESETS
+    from moa_tf.training.fold import FoldData, train_network
+    from moa_tf.training.reporter import Reporter
+    from moa_tf.training.strategy import make_placement
+
+    class Turns(Reporter):
+        def member(self, label, epochs, steps):
+            self.began = take_turns()
+
+        def epoch(self, epoch, figures):
+            self.began = take_turns(time.perf_counter() - self.began)
+
+    x, y = random_data(STEPS * BATCH)
+    everything = np.arange(len(x))
+    tf.config.threading.set_intra_op_parallelism_threads(THREADS)
+    inputs = keras.Input((FEATURES,), name="features")
+    data = FoldData(keras.Model(inputs, {"features": inputs}), {"features": x}, y, everything, everything[:0])
+    settings = ["epochs=100000", f"virtual_batch_size={arguments.virtual_batch_size}"]
+    config = override(PRESETS["winners"], settings)
+    train_network(FAMILY, data, config, 0, make_placement("none"), reporter=Turns())
+
+
+def train_peer(arguments):
+    """One epoch a turn of the peer's own training."""
+    x, y = random_data(STEPS * BATCH)
     peer, settings = make_peer(arguments.virtual_batch_size, epochs=1)
     peer.fit(x, y, **settings)
     loader, _ = peer._construct_loaders(x, y, [])
-    batches = training_batches({"features": x}, y, np.arange(len(x)), BATCH, range(1), 0)
-
-    def one_epoch():
-        model.fit(batches, verbose=0, shuffle=False)
-
-    def run_peer():
+    began = take_turns()
+    while True:
         peer._train_epoch(loader)
+        began = take_turns(time.perf_counter() - began)
 
-    work = {
-        "training": (one_epoch, run_peer),
-        "inference": (lambda: inference({"features": x}, BATCH), lambda: peer.predict(x)),
-    }
-    for name, pair in work.items():
-        times = ([], [])
-        for _ in range(arguments.rounds + 1):
-            for seconds, run in zip(times, pair, strict=True):
-                start = time.perf_counter()
-                run()
-                seconds.append(time.perf_counter() - start)
-        ours, theirs = (len(x) / statistics.median(seconds[1:]) for seconds in times)
-        best = min(times[1][1:]) / min(times[0][1:])
-        print(
-            f"{name:10} virtual batch {arguments.virtual_batch_size:4}: moa-tf {ours:8,.0f} samples/s, "
-            f"pytorch-tabnet {theirs:8,.0f}, ratio of medians {ours / theirs:.2f}, of the fastest {best:.2f}",
-            flush=True,
-        )
+
+def infer_ours(arguments):
+    from moa_tf.data.input import Inference
+
+    network, _ = make_ours(arguments.virtual_batch_size)
+    inference = Inference(network)
+    infer(lambda x: inference({"features": x}, BATCH))
+
+
+def infer_peer(arguments):
+    peer, settings = make_peer(arguments.virtual_batch_size, epochs=1)
+    peer.fit(*random_data(BATCH), **settings)
+    infer(peer.predict)
+
+
+def infer(predict):
+    x, _ = random_data(STEPS * BATCH)
+    predict(x[:BATCH])
+    began = take_turns()
+    while True:
+        predict(x)
+        began = take_turns(time.perf_counter() - began)
+
+
+CONTESTANTS = {"training": (train_ours, train_peer), "inference": (infer_ours, infer_peer)}
+
+
+def speed(arguments):
+    for work, sides in CONTESTANTS.items():
+        for size in arguments.virtual_batch_sizes:
+            command = ["--virtual-batch-size", size]
+            ours, theirs = (
+                Contestant(sys.executable, __file__, "contestant", side.__name__, *command) for side in sides
+            )
+            label = f"{work}, virtual batch {size}"
+            compare(label, ours, theirs, "pytorch-tabnet", arguments.turns, STEPS * BATCH)
+
+
+def contestant(arguments):
+    {side.__name__: side for sides in CONTESTANTS.values() for side in sides}[arguments.name](arguments)
 
 
 def quality(arguments):
@@ -127,7 +169,7 @@ def quality(arguments):
     from moa_tf.training.strategy import Placement
 
     dataset = read_dataset(arguments.data)
-    folds = assign_folds(dataset.targets, dataset.drug_id, "drug", 5, arguments.seed)
+    folds = assign_folds(dataset.targets, dataset.drug_id, "drug", 5, arguments.fold_seed)
     treated = ~dataset.signatures.control
     train = np.flatnonzero((folds != arguments.fold) & treated)
     test = np.flatnonzero((folds == arguments.fold) & treated)
@@ -142,16 +184,42 @@ def quality(arguments):
         f"fold {arguments.fold} of 5, drugs held out, {len(test)} treated rows; simulated: {dataset.simulated}"
     )
     print(f"column means   {mean_log_loss(y[test], prior):.5f}", flush=True)
-    start = time.perf_counter()
     data = FoldData(preprocessing, features, y, train, test)
-    network, history = train_network(family, data, config, 1, Placement("none", None))
     held_out = {name: values[test] for name, values in features.items()}
-    ours = mean_log_loss(y[test], probabilities(Inference(network), held_out))
-    seconds, epochs = time.perf_counter() - start, len(history["epochs"])
-    print(f"moa-tf         {ours:.5f}   {seconds:.0f} s, {epochs} epochs", flush=True)
-    if arguments.ours_only:
-        return
+
+    def train_ours(seed):
+        network, history = train_network(family, data, config, seed, Placement("none", None))
+        loss = mean_log_loss(y[test], probabilities(Inference(network), held_out))
+        return loss, len(history["epochs"])
+
+    def train_theirs(seed):
+        peer, settings = make_peer(arguments.virtual_batch_size, arguments.epochs, seed=seed)
+        x = features["features"]
+        score = [log_loss_metric()]
+        peer.fit(x[train], y[train], eval_set=[(x[test], y[test])], eval_metric=score, **settings)
+        logits = peer.predict(x[test]).astype(np.float64)
+        return mean_log_loss(y[test], 1 / (1 + np.exp(-logits))), len(peer.history["loss"])
+
+    sides = {"moa-tf": train_ours, "pytorch-tabnet": train_theirs}
+    means = {}
+    for side in arguments.only or sides:
+        losses = []
+        for seed in range(arguments.seeds):
+            start = time.perf_counter()
+            loss, epochs = sides[side](seed)
+            losses.append(loss)
+            seconds = time.perf_counter() - start
+            print(f"{side:14} seed {seed}: {loss:.5f}   {seconds:.0f} s, {epochs} epochs", flush=True)
+        means[side] = np.mean(losses)
+        print(f"{side:14} mean of {arguments.seeds}: {means[side]:.5f}", flush=True)
+    if len(means) == 2:
+        print(f"ratio          {means['moa-tf'] / means['pytorch-tabnet']:.4f}")
+
+
+def log_loss_metric():
     from pytorch_tabnet.metrics import Metric
+
+    from moa_tf.evaluation.metrics import mean_log_loss
 
     class LogLoss(Metric):
         """The competition's metric, for early stopping."""
@@ -162,15 +230,7 @@ def quality(arguments):
         def __call__(self, y_true, y_score):
             return mean_log_loss(y_true, 1 / (1 + np.exp(-np.asarray(y_score, np.float64))))
 
-    peer, settings = make_peer(arguments.virtual_batch_size, arguments.epochs)
-    x = features["features"]
-    start = time.perf_counter()
-    peer.fit(x[train], y[train], eval_set=[(x[test], y[test])], eval_metric=[LogLoss], **settings)
-    logits = peer.predict(x[test]).astype(np.float64)
-    theirs = mean_log_loss(y[test], 1 / (1 + np.exp(-logits)))
-    epochs = len(peer.history["loss"])
-    print(f"pytorch-tabnet {theirs:.5f}   {time.perf_counter() - start:.0f} s, {epochs} epochs")
-    print(f"ratio          {ours / theirs:.4f}")
+    return LogLoss
 
 
 def memory(arguments):
@@ -237,17 +297,22 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True)
     one = commands.add_parser("speed")
-    one.add_argument("--rounds", type=int, default=7)
+    one.add_argument("--turns", type=int, default=7)
+    one.add_argument("--virtual-batch-sizes", type=int, nargs="+", default=[128, 32])
     one.set_defaults(run=speed)
+    five = commands.add_parser("contestant")
+    five.add_argument("name")
+    five.set_defaults(run=contestant)
     two = commands.add_parser("quality")
     two.add_argument("data")
     two.add_argument("--fold", type=int, default=0)
-    two.add_argument("--seed", type=int, default=0)
+    two.add_argument("--fold-seed", type=int, default=0)
     two.add_argument("--epochs", type=int, default=60)
     two.add_argument("--set", action="append", default=[])
-    two.add_argument("--ours-only", action="store_true")
+    two.add_argument("--seeds", type=int, default=3, help="networks of each side")
+    two.add_argument("--only", action="append", choices=("moa-tf", "pytorch-tabnet"))
     two.set_defaults(run=quality)
-    for command in (one, two):
+    for command in (two, five):
         command.add_argument("--virtual-batch-size", type=int, default=128)
     three = commands.add_parser("memory")
     three.set_defaults(run=memory)
@@ -258,6 +323,7 @@ def main():
         command.add_argument("--rows", type=int, default=100_000)
     warnings.filterwarnings("ignore")  # the peer announces its defaults
     arguments = parser.parse_args()
+    pin()
     arguments.run(arguments)
 
 

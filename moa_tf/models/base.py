@@ -147,6 +147,8 @@ class Family:
         callbacks: config -> Keras callbacks that its training needs beside what every family's does.
         synchronise: take batch statistics over all replicas. TensorFlow walks the whole graph for each of these
             sums when it traces a step, which is nothing for ten layers and many minutes for an EfficientNet.
+        compiled: train with XLA, which is quicker where a step is mostly passes over memory, and slower on a CPU
+            where it is mostly matrix products.
     """
 
     name: str
@@ -156,6 +158,7 @@ class Family:
     build: Callable[[keras.Model, Any, np.ndarray, int], keras.Model]
     callbacks: Callable[[Any], list[keras.callbacks.Callback]] = lambda config: []
     synchronise: bool = True
+    compiled: bool = False
 
 
 FAMILIES: Mapping[str, str] = MappingProxyType(

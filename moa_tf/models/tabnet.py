@@ -186,4 +186,5 @@ FAMILY = Family(
     choose_preset=lambda rows: "winners" if rows >= 8192 else "small",
     fit_preprocessing=fit_preprocessing,
     build=build,
+    compiled=True,
 )

@@ -18,6 +18,7 @@ from moa_tf.errors import InputError
 from moa_tf.evaluation.metrics import mean_log_loss
 from moa_tf.models.base import Family, ModelConfig
 from moa_tf.training.checkpoint import load_checkpoint, save_checkpoint
+from moa_tf.training.compiled import CompiledModel
 from moa_tf.training.losses import SmoothedBinaryCrossentropy, log_positive_weights
 from moa_tf.training.multi_worker import MultiWorkerModel
 from moa_tf.training.optimizers import make_learning_rate, make_optimizer
@@ -113,8 +114,7 @@ def train_network(
         if initialise is not None:
             initialise(network)
         # Another model of the same layers is compiled, so that the network is saved without optimiser state.
-        kind = MultiWorkerModel if placement.name == "multi-worker" else keras.Model
-        model = kind(network.input, network.output)
+        model = _model_class(family, placement)(network.input, network.output)
         _synchronise(network, family.synchronise and placement.replicas > 1)
         weights = None
         if config.positive_weights == "log":
@@ -122,7 +122,7 @@ def train_network(
         optimizer = make_optimizer(config, make_learning_rate(config, steps * config.epochs))
         if precision == "mixed_float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-        # XLA is slower than TensorFlow's own kernels here on a CPU, and not to be had under a strategy.
+        # Keras's own way to XLA fails under a strategy; CompiledModel goes another.
         model.compile(
             optimizer, SmoothedBinaryCrossentropy(config.label_smoothing, weights), jit_compile=False
         )
@@ -146,6 +146,13 @@ def train_network(
     follow.finish(model)
     _synchronise(network, False)
     return network, {"epochs": follow.progress.history, "best_epoch": follow.progress.best_epoch}
+
+
+def _model_class(family: Family, placement: Placement) -> type[keras.Model]:
+    if placement.name == "multi-worker":
+        return MultiWorkerModel
+    # A TPU's steps are XLA programs anyway.
+    return CompiledModel if family.compiled and placement.name != "tpu" else keras.Model
 
 
 class _Follow(keras.callbacks.Callback):

@@ -100,7 +100,7 @@ def pretrain(
     layers = {layer.name: layer for layer in copy.layers if isinstance(layer, PRETRAINED)}
     model = _reconstruction_model(copy, layers["encoder"], config, seed)
     keras.utils.set_random_seed(seed)
-    model.compile(make_optimizer(config, config.learning_rate), _mean_output, jit_compile=False)
+    model.compile(make_optimizer(config, config.learning_rate), _mean_output, jit_compile=True)
     history = model.fit(
         {name: features[name] for name in model.input},
         np.zeros(rows, "float32"),

@@ -1,0 +1,80 @@
+"""Contestants that take turns on the same cores, each in a process of its own.
+
+While one works the others wait for a line on stdin, so that no framework's spinning threads disturb another.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+THREADS = min(2, os.cpu_count())
+
+
+def take_turns(seconds=None):
+    """In a contestant: reports how long its last turn took, waits for the next, and returns when that began."""
+    print(json.dumps({"seconds": seconds}), flush=True)
+    if not sys.stdin.readline():
+        os._exit(0)
+    return time.perf_counter()
+
+
+def pin(threads=THREADS):
+    """Keeps this process and its children to as many cores as they have threads."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+
+
+class Contestant:
+    """A process that calls `take_turns` before each piece of work."""
+
+    def __init__(self, *command, threads=THREADS):
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TF_CPP_MIN_LOG_LEVEL": "2"}
+        self.process = subprocess.Popen(
+            list(map(str, command)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        self.process.stdout.readline()
+
+    def turn(self):
+        """Seconds of one piece of work."""
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())["seconds"]
+
+    def end(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def compare(label, ours, theirs, peer, turns, samples):
+    """Prints the medians of samples per second and of the ratios of neighbouring turns; the first is left out.
+
+    Args:
+        label: what is compared.
+        ours, theirs: contestants; they end here.
+        peer: the peer's name.
+        turns: how many of each count.
+        samples: in one turn.
+    """
+    rates = ([], [])
+    for turn in range(turns + 1):
+        for side in (0, 1) if turn % 2 else (1, 0):
+            time.sleep(0.3)  # threads of the other spin for a while after their last work
+            rates[side].append(samples / (ours, theirs)[side].turn())
+    ours.end()
+    theirs.end()
+    kept = [values[1:] for values in rates]
+    ratios = [mine / other for mine, other in zip(*kept, strict=True)]
+    project, other = map(statistics.median, kept)
+    print(
+        f"{label}: moa-tf {project:,.0f} samples/s, {peer} {other:,.0f} samples/s, "
+        f"median ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+        flush=True,
+    )
