@@ -38,6 +38,7 @@ class ModelConfig:
         early_stopping: epochs without improvement before training stops and the best weights are
             restored; 0 trains all epochs and keeps the last weights.
         weight_decay: see `optimizer`.
+        decay_all: decay biases and normalisations' γ and β too, as PyTorch does, not only what multiplies features.
         clip_norm: global gradient norm limit; 0 for none.
         ema: decay of the exponential moving average of the weights, used for prediction; 0 for none.
         label_smoothing: labels become y (1 - s) + s / 2.
@@ -57,6 +58,7 @@ class ModelConfig:
     plateau_patience: int = 5
     early_stopping: int = 0
     weight_decay: float = 1e-5
+    decay_all: bool = False
     clip_norm: float = 0.0
     ema: float = 0.0
     label_smoothing: float = 0.001

@@ -51,6 +51,7 @@ class TabNetConfig(TabularConfig):
     plateau_patience: int = 5
     early_stopping: int = 30
     weight_decay: float = 1e-5
+    decay_all: bool = True
     clip_norm: float = 1.0
     label_smoothing: float = 0.001
     n_d: int = 32

@@ -23,7 +23,8 @@ class FusedAdam(keras.optimizers.Adam):
 
     Weight decay, of both kinds, acts on matrices and kernels and on `g` of weight normalisation, which alone
     sets the scale of such a layer (decay of its v changes no output). Biases and the γ and β of normalisations
-    are left alone. In float32 a decoupled decay of ηλ below 3e-8 a step is rounded away, as in Keras and PyTorch.
+    are left alone, unless `decay_all`. In float32 a decoupled decay of ηλ below 3e-8 a step is rounded away, as
+    in Keras and PyTorch.
 
     Args:
         learning_rate: η, a float or a schedule.
@@ -33,6 +34,7 @@ class FusedAdam(keras.optimizers.Adam):
         weight_decay: λ, decoupled from the gradient (AdamW).
         l2: coupled weight decay, added to the gradient as l2 · w after clipping (`weight_decay` of PyTorch's
             Adam).
+        decay_all: decay every weight.
         **kwargs: clipping, EMA, gradient accumulation: see `keras.optimizers.Optimizer`. No amsgrad.
 
     Source: Kingma & Ba 2015, Adam, section 2; Loshchilov & Hutter 2019, Decoupled Weight Decay
@@ -47,12 +49,14 @@ class FusedAdam(keras.optimizers.Adam):
         epsilon: float = 1e-7,
         weight_decay: float = 0.0,
         l2: float = 0.0,
+        decay_all: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(learning_rate, beta_1, beta_2, epsilon, weight_decay=weight_decay, **kwargs)
         if self.amsgrad:
             raise ValueError("amsgrad=True: FusedAdam has no such form; use keras.optimizers.Adam")
         self.l2 = l2
+        self.decay_all = decay_all
 
     def _apply_weight_decay(self, variables: Any) -> None:
         """Nothing: update_step does it, in half the passes over memory."""
@@ -82,7 +86,7 @@ class FusedAdam(keras.optimizers.Adam):
     def _decays(self, variable: Any) -> bool:
         # The name that the layer gave it: the TensorFlow variable's own also holds paths and replicas.
         name = self._trainable_variables[self._get_variable_index(variable)].name
-        return len(variable.shape) > 1 or name == "g"
+        return self.decay_all or len(variable.shape) > 1 or name == "g"
 
     def _fused_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         import tensorflow as tf
@@ -109,7 +113,7 @@ class FusedAdam(keras.optimizers.Adam):
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         del config["amsgrad"]
-        return config | {"l2": self.l2}
+        return config | {"l2": self.l2, "decay_all": self.decay_all}
 
 
 @keras.saving.register_keras_serializable(package="moa_tf")
@@ -195,13 +199,14 @@ def make_optimizer(config: ModelConfig, learning_rate: float | Any) -> keras.opt
     """The optimiser that `config` asks for; create it within the strategy's scope.
 
     Args:
-        config: `optimizer`, `weight_decay`, `clip_norm` and `ema` are read.
+        config: `optimizer`, `weight_decay`, `decay_all`, `clip_norm` and `ema` are read.
         learning_rate: as `make_learning_rate` gives it.
     """
     decay = "l2" if config.optimizer == "adam" else "weight_decay"
     return FusedAdam(
         learning_rate,
         **{decay: config.weight_decay},
+        decay_all=config.decay_all,
         global_clipnorm=config.clip_norm or None,
         use_ema=config.ema > 0,
         ema_momentum=config.ema,

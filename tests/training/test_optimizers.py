@@ -64,15 +64,17 @@ def test_equals_keras_adamw(options):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
 
 
-def test_weight_decay_acts_on_kernels_and_g_alone():
+@pytest.mark.parametrize("decay_all", [False, True])
+def test_weight_decay_acts_on_kernels_and_g_alone_unless_on_all(decay_all):
     # No gradient: only decay moves a weight. 1 - 0.1 * 0.5 = 0.95 a step.
     shapes = {"kernel": (1, 1), "g": (1,), "bias": (1,), "gamma": (1,)}
     variables = [keras.Variable(np.full(shape, 2.0), name=name) for name, shape in shapes.items()]
-    optimizer = FusedAdam(0.1, weight_decay=0.5)
+    optimizer = FusedAdam(0.1, weight_decay=0.5, decay_all=decay_all)
     for _ in range(2):
         optimizer.apply([np.zeros(shape, "float32") for shape in shapes.values()], variables)
     values = [variable.numpy().item() for variable in variables]
-    np.testing.assert_allclose(values, [2 * 0.95**2, 2 * 0.95**2, 2, 2], rtol=1e-6)
+    decayed = 2 * 0.95**2
+    np.testing.assert_allclose(values, [decayed, decayed, *[decayed if decay_all else 2] * 2], rtol=1e-6)
 
 
 def test_l2_is_added_to_the_gradient():
