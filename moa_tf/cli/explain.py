@@ -12,6 +12,7 @@ from moa_tf.cli.output import print_table, row_progress, write_json
 from moa_tf.cli.startup import import_tensorflow
 
 if TYPE_CHECKING:
+    from moa_tf.data.schema import Signatures
     from moa_tf.explanation.importance import ImportanceSums
     from moa_tf.explanation.sources import Source
 
@@ -26,6 +27,17 @@ if TYPE_CHECKING:
 @click.option(
     "--top", type=click.IntRange(min=1), default=10, show_default=True, help="Features a signature."
 )
+@click.option(
+    "--compare",
+    nargs=2,
+    metavar="MECHANISM MECHANISM",
+    help="Also draw mean_images.png: the mean images of two mechanisms and their difference (DeepInsight).",
+)
+@click.option(
+    "--targets",
+    type=click.Path(path_type=Path),
+    help="Labels that say which signatures have the mechanisms of --compare. [default: as predicted]",
+)
 @click.option("--batch-size", type=click.IntRange(min=1), default=1024, show_default=True)
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the figures here.")
 def explain(
@@ -34,6 +46,8 @@ def explain(
     out: Path,
     genes: Path | None,
     top: int,
+    compare: tuple[str, str] | None,
+    targets: Path | None,
     batch_size: int,
     json_file: Path | None,
 ) -> None:
@@ -43,14 +57,16 @@ def explain(
 
     RUN_OR_SAVED_MODEL is a run's directory or an exported model; FEATURES a table. OUT is a new directory:
     signatures.parquet (each signature's top features), mechanisms.csv, importance.csv, mechanisms.png, and for
-    a DeepInsight feature_map.png and activation_maps.png.
+    a DeepInsight feature_map.png, activation_maps.png and, with --compare, mean_images.png.
     Importance is a share: a signature's sums to 1 over the columns.
 
     \b
-    Example:
+    Examples:
       moa-tf explain runs/tabnet test_features.csv explained --genes gene_mapping.csv
+      moa-tf explain runs/deepinsight train_features.csv explained \\
+        --compare proteasome_inhibitor dna_inhibitor --targets train_targets_scored.csv
     """
-    from moa_tf.data.read import iter_features
+    from moa_tf.data.read import iter_features, read_targets
     from moa_tf.errors import InputError
     from moa_tf.explanation.symbols import read_gene_names
     from moa_tf.serving.atomic import temporary_directory
@@ -59,7 +75,10 @@ def explain(
         raise InputError(f"{features}: no such file")
     if out.exists():
         raise InputError(f"{out}: is there already, expected the name of a new directory")
+    if targets and not compare:
+        raise InputError(f"--targets {targets}: expected only with --compare")
     names = read_gene_names(genes) if genes else {}
+    known = read_targets(targets) if targets else None
     import_tensorflow()
     from moa_tf.explanation.importance import (
         explain_table,
@@ -67,9 +86,20 @@ def explain(
         overall_table,
         plot_mechanisms,
     )
+    from moa_tf.explanation.mean_images import MeanImages
     from moa_tf.explanation.sources import open_source
 
     source = open_source(model)
+    if compare and source.pixels is None:
+        raise InputError(f"--compare: {model} has no images, expected a DeepInsight")
+    images = MeanImages(compare, source.targets, known) if compare else None
+
+    def explain_part(part: Signatures) -> tuple[np.ndarray, np.ndarray]:
+        importance, probabilities, scaled = source.explain(part)
+        if images is not None:
+            images.add(part, probabilities, scaled)
+        return importance, probabilities
+
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -78,7 +108,7 @@ def explain(
         results = temporary / "results"
         results.mkdir()
         sums = explain_table(
-            source.explain,
+            explain_part,
             iter_features(features, source.spec, rows=batch_size),
             source.columns,
             source.targets,
@@ -93,6 +123,8 @@ def explain(
         plot_mechanisms(sums, results / "mechanisms.png", names=names)
         if source.pixels is not None:
             _draw_maps(source, sums, names, top, results)
+        if images is not None:
+            images.draw(source.pixels, source.image_size, results / "mean_images.png")
         results.rename(out)
     rows = [[row.name, row.feature, row.importance] for row in overall.head(top).itertuples(index=False)]
     print_table(f"Importance over {sums.rows} signatures ({out})", ["name", "feature", "importance"], rows)

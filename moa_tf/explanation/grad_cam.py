@@ -28,10 +28,10 @@ def explainer(members: Sequence[tuple[keras.Model, Sequence[keras.Model]]]) -> E
 
     Returns:
         Function from the panel's inputs and, if given, `target` [B] int32, to `activation` [B, F] float32 (in
-        units of the logit) and `target` [B] int32; and, for pictures, the first fold's `pixels` [F, 2] int32
-        (row, column) and `image_size` int32. Without `target` each signature is explained for the
-        mechanism that is most probable by the networks. It is made of Keras operations only, so it can be
-        traced into a SavedModel's signature.
+        units of the logit) and `target` [B] int32; and, for pictures, the first fold's `features` [B, F] float32
+        in [0, 1], `pixels` [F, 2] int32 (row, column) and `image_size` int32. Without `target` each signature
+        is explained for the mechanism that is most probable by the networks. It is made of Keras operations
+        only, so it can be traced into a SavedModel's signature.
 
     Source: Selvaraju et al. 2017, Grad-CAM, section 3; Zhou et al. 2016, Learning Deep Features for
     Discriminative Localization, for the form without gradient.
@@ -47,10 +47,11 @@ def explainer(members: Sequence[tuple[keras.Model, Sequence[keras.Model]]]) -> E
     def explain(inputs: Mapping[str, Any]) -> Tensors:
         inputs = dict(inputs)
         target = inputs.pop("target", None)
-        evidence = []
+        evidence, scaled = [], []
         for preprocessing, network, head, sampling in parts:
             # Keras 3.12 takes no input that nothing reads, so a preprocessing may lack some.
             features = preprocessing({name: inputs[name] for name in preprocessing.input}, training=False)
+            scaled.append(features["features"])
             maps = ops.cast(network(features, training=False), "float32")
             height, width, channels = maps.shape[1:]
             maps = ops.reshape(maps, (-1, height * width, channels))
@@ -67,6 +68,7 @@ def explainer(members: Sequence[tuple[keras.Model, Sequence[keras.Model]]]) -> E
         return {
             "activation": activation / len(evidence),
             "target": target,
+            "features": ops.cast(scaled[0], "float32"),
             "pixels": ops.convert_to_tensor(image.pixels, dtype="int32"),
             "image_size": ops.convert_to_tensor(image.image_size, dtype="int32"),
         }

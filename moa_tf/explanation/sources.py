@@ -5,15 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from moa_tf.data.schema import Signatures, SignatureSpec
 from moa_tf.errors import InputError
-from moa_tf.explanation.importance import Explain
 
 FAMILIES = ("tabnet", "deepinsight")
+
+
+class Explanation(NamedTuple):
+    """Of B signatures.
+
+    Attributes:
+        importance: [B, R], see `Source.columns`.
+        probabilities: [B, T] of the mechanisms.
+        features: [B, F] scaled features that a DeepInsight's images are drawn from, else None.
+    """
+
+    importance: np.ndarray
+    probabilities: np.ndarray
+    features: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -24,7 +37,7 @@ class Source:
         spec: the panel that it takes.
         columns: R names of the columns that importance is given for.
         targets: T names of mechanisms.
-        explain: see `Explain`; computes a few signatures at a time, as an image model's memory demands.
+        explain: computes a few signatures at a time, as an image model's memory demands.
         pixels: [F, 2] row and column of each feature in a DeepInsight's image, else None.
         image_size: pixels on a side of that image.
     """
@@ -32,7 +45,7 @@ class Source:
     spec: SignatureSpec
     columns: tuple[str, ...]
     targets: tuple[str, ...]
-    explain: Explain
+    explain: Callable[[Signatures], Explanation]
     pixels: np.ndarray | None = None
     image_size: int = 0
 
@@ -73,14 +86,14 @@ def _columns(model: str, spec: SignatureSpec) -> tuple[str, ...]:
     return importance_columns(spec) if model == "tabnet" else spec.features
 
 
-def _read_outputs(outputs: Mapping[str, Any], targets: int) -> tuple[np.ndarray, np.ndarray]:
-    """Importance and probabilities. Grad-CAM explains one mechanism a signature: that gets probability 1."""
+def _read_outputs(outputs: Mapping[str, Any], targets: int) -> Explanation:
+    """Grad-CAM explains one mechanism a signature: that gets probability 1."""
     if "importance" in outputs:
-        return outputs["importance"].numpy(), outputs["probabilities"].numpy()
+        return Explanation(outputs["importance"].numpy(), outputs["probabilities"].numpy(), None)
     activation = outputs["activation"].numpy()
     sums = activation.sum(axis=1, keepdims=True)
     one_hot = np.eye(targets, dtype=np.float32)[outputs["target"].numpy()]
-    return activation / np.where(sums > 0, sums, 1.0), one_hot
+    return Explanation(activation / np.where(sums > 0, sums, 1.0), one_hot, outputs["features"].numpy())
 
 
 def _open_run(path: Path) -> Source:
@@ -129,14 +142,14 @@ def _source(
     outputs_of: Callable[[Signatures], dict[str, Any]],
     batch_size: int,
 ) -> Source:
-    def explain(signatures: Signatures) -> tuple[np.ndarray, np.ndarray]:
+    def explain(signatures: Signatures) -> Explanation:
         starts = range(0, max(len(signatures), 1), batch_size)
         parts = [
             _read_outputs(outputs_of(signatures.take(np.s_[start : start + batch_size])), len(targets))
             for start in starts
         ]
-        importance, probabilities = (np.concatenate(several) for several in zip(*parts, strict=True))
-        return importance, probabilities
+        together = zip(*parts, strict=True)
+        return Explanation(*(None if several[0] is None else np.concatenate(several) for several in together))
 
     columns = _columns(model, spec)
     if model != "deepinsight":

@@ -32,7 +32,10 @@ def test_an_exported_deepinsight_explains_itself_over_its_map(tmp_path):
     table.insert(0, "sig_id", rows.sig_id)
     table["cp_type"] = "trt_cp"
     table.to_csv(tmp_path / "features.csv", index=False)
+    labels = pd.DataFrame({"sig_id": rows.sig_id, "a": np.arange(9) % 2, "b": np.arange(9) > 5, "c": 0})
+    labels.astype({"b": int}).to_csv(tmp_path / "targets.csv", index=False)
     arguments = [str(version), str(tmp_path / "features.csv"), str(tmp_path / "out"), "--top", "4"]
+    arguments += ["--compare", "a", "b", "--targets", str(tmp_path / "targets.csv")]
     result = CliRunner().invoke(explain, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
 
@@ -44,5 +47,5 @@ def test_an_exported_deepinsight_explains_itself_over_its_map(tmp_path):
     chosen = mechanisms[mechanisms.mechanism == "abc"[targets[0]]].iloc[0]
     mean = share[targets == targets[0]].mean(0)
     np.testing.assert_allclose(chosen.importance, mean[spec.features.index(chosen.feature)], rtol=1e-3)
-    assert (tmp_path / "out" / "activation_maps.png").read_bytes()[:4] == b"\x89PNG"
-    assert (tmp_path / "out" / "feature_map.png").read_bytes()[:4] == b"\x89PNG"
+    for name in ("activation_maps", "feature_map", "mean_images"):
+        assert (tmp_path / "out" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
