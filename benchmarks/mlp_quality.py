@@ -13,16 +13,9 @@ import time
 
 import numpy as np
 import torch
+from held_out import HeldOutFold
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
-
-from moa_tf.data.folds import assign_folds
-from moa_tf.data.input import Inference
-from moa_tf.data.read import read_dataset
-from moa_tf.evaluation.metrics import mean_log_loss
-from moa_tf.models.base import get_family, override
-from moa_tf.training.fold import FoldData, probabilities, train_network
-from moa_tf.training.strategy import Placement
 
 SMOOTHING = 0.001
 
@@ -78,32 +71,16 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[])
     arguments = parser.parse_args()
     torch.set_num_threads(2)
-    dataset = read_dataset(arguments.data)
-    folds = assign_folds(dataset.targets, dataset.drug_id, "drug", 5, arguments.seed)
-    treated = ~dataset.signatures.control
-    train = np.flatnonzero((folds != arguments.fold) & treated)
-    test = np.flatnonzero((folds == arguments.fold) & treated)
-    family = get_family("mlp")
-    config = override(family.presets["one-cycle"], [f"epochs={arguments.epochs}", *arguments.set])
-    preprocessing = family.fit_preprocessing(dataset.signatures.take(train), config, 0)
-    features = Inference(preprocessing)(dataset.signatures.inputs())
-    y = dataset.targets
-    prior = np.broadcast_to(y[train].mean(0), (len(test), y.shape[1]))
-    print(
-        f"fold {arguments.fold} of 5, drugs held out, {len(test)} treated rows; simulated: {dataset.simulated}"
-    )
-    print(f"column means             {mean_log_loss(y[test], prior):.5f}", flush=True)
+    settings = [f"epochs={arguments.epochs}", *arguments.set]
+    fold = HeldOutFold(arguments.data, "mlp", "one-cycle", settings, arguments.fold, arguments.seed)
     began = time.perf_counter()
-    data = FoldData(preprocessing, features, y, train, test)
-    network, _ = train_network(family, data, config, 1, Placement("none", None))
-    held_out = {name: values[test] for name, values in features.items()}
-    score = mean_log_loss(y[test], probabilities(Inference(network), held_out))
+    score, _ = fold.train(seed=1)
     print(f"moa-tf mlp, one-cycle    {score:.5f}   {time.perf_counter() - began:.0f} s", flush=True)
     began = time.perf_counter()
-    predicted = train_peer(features["features"], y, train, test, arguments.epochs, arguments.peer_rate)
-    print(
-        f"PyTorch, winners' recipe {mean_log_loss(y[test], predicted):.5f}   {time.perf_counter() - began:.0f} s"
-    )
+    rows = fold.data.train, fold.data.held_out
+    predicted = train_peer(fold.x, fold.data.targets, *rows, arguments.epochs, arguments.peer_rate)
+    seconds = time.perf_counter() - began
+    print(f"PyTorch, winners' recipe {fold.log_loss(predicted):.5f}   {seconds:.0f} s")
 
 
 if __name__ == "__main__":

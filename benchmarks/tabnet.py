@@ -160,47 +160,27 @@ def contestant(arguments):
 
 
 def quality(arguments):
-    from moa_tf.data.folds import assign_folds
-    from moa_tf.data.input import Inference
-    from moa_tf.data.read import read_dataset
-    from moa_tf.evaluation.metrics import mean_log_loss
-    from moa_tf.models.base import get_family, override
-    from moa_tf.training.fold import FoldData, probabilities, train_network
-    from moa_tf.training.strategy import Placement
+    from held_out import HeldOutFold
 
-    dataset = read_dataset(arguments.data)
-    folds = assign_folds(dataset.targets, dataset.drug_id, "drug", 5, arguments.fold_seed)
-    treated = ~dataset.signatures.control
-    train = np.flatnonzero((folds != arguments.fold) & treated)
-    test = np.flatnonzero((folds == arguments.fold) & treated)
-    family = get_family("tabnet")
     settings = [f"epochs={arguments.epochs}", f"virtual_batch_size={arguments.virtual_batch_size}"]
-    config = override(family.presets["winners"], [*settings, *arguments.set])
-    preprocessing = family.fit_preprocessing(dataset.signatures.take(train), config, 0)
-    features = Inference(preprocessing)(dataset.signatures.inputs())
-    y = dataset.targets
-    prior = np.broadcast_to(y[train].mean(axis=0), (len(test), y.shape[1]))
-    print(
-        f"fold {arguments.fold} of 5, drugs held out, {len(test)} treated rows; simulated: {dataset.simulated}"
+    fold = HeldOutFold(
+        arguments.data,
+        "tabnet",
+        "winners",
+        [*settings, *arguments.set],
+        arguments.fold,
+        arguments.fold_seed,
     )
-    print(f"column means   {mean_log_loss(y[test], prior):.5f}", flush=True)
-    data = FoldData(preprocessing, features, y, train, test)
-    held_out = {name: values[test] for name, values in features.items()}
-
-    def train_ours(seed):
-        network, history = train_network(family, data, config, seed, Placement("none", None))
-        loss = mean_log_loss(y[test], probabilities(Inference(network), held_out))
-        return loss, len(history["epochs"])
 
     def train_theirs(seed):
         peer, settings = make_peer(arguments.virtual_batch_size, arguments.epochs, seed=seed)
-        x = features["features"]
+        (x, y), (train, test) = (fold.x, fold.data.targets), (fold.data.train, fold.data.held_out)
         score = [log_loss_metric()]
         peer.fit(x[train], y[train], eval_set=[(x[test], y[test])], eval_metric=score, **settings)
         logits = peer.predict(x[test]).astype(np.float64)
-        return mean_log_loss(y[test], 1 / (1 + np.exp(-logits))), len(peer.history["loss"])
+        return fold.log_loss(1 / (1 + np.exp(-logits))), len(peer.history["loss"])
 
-    sides = {"moa-tf": train_ours, "pytorch-tabnet": train_theirs}
+    sides = {"moa-tf": fold.train, "pytorch-tabnet": train_theirs}
     means = {}
     for side in arguments.only or sides:
         losses = []

@@ -66,10 +66,10 @@ def explain(
       moa-tf explain runs/deepinsight train_features.csv explained \\
         --compare proteasome_inhibitor dna_inhibitor --targets train_targets_scored.csv
     """
+    from moa_tf.atomic import temporary_directory
     from moa_tf.data.read import iter_features, read_targets
     from moa_tf.errors import InputError
     from moa_tf.explanation.symbols import read_gene_names
-    from moa_tf.serving.atomic import temporary_directory
 
     if not features.is_file():
         raise InputError(f"{features}: no such file")

@@ -22,9 +22,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from moa_tf.atomic import sync_tree, temporary_directory, to_plain
 from moa_tf.data.schema import CONTROL, DOSES, TYPES, SignatureSpec
 from moa_tf.errors import InputError
-from moa_tf.serving.atomic import sync_tree, temporary_directory, to_plain
 from moa_tf.serving.versions import METADATA, latest_version, load_metadata, publish
 
 __all__ = ["export", "latest_version", "load_metadata"]

@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from moa_tf.atomic import replacing
 from moa_tf.data.schema import DOSES, TYPES, Signatures, SignatureSpec
 from moa_tf.errors import InputError
-from moa_tf.serving.atomic import replacing
 from moa_tf.serving.versions import latest_version, load_metadata
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet")

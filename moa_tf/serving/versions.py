@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from moa_tf.atomic import sync
 from moa_tf.data.schema import SignatureSpec
 from moa_tf.errors import InputError
-from moa_tf.serving.atomic import sync
 
 METADATA = "metadata.json"
 """Name of the asset that `export` writes."""

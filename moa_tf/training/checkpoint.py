@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from moa_tf.serving.atomic import replacing
+from moa_tf.atomic import replacing
 
 
 def _variables(model: keras.Model) -> list[keras.Variable]:

@@ -20,9 +20,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from moa_tf.atomic import replacing
 from moa_tf.errors import InputError
 from moa_tf.models.base import get_family
-from moa_tf.serving.atomic import replacing
 
 if TYPE_CHECKING:
     import keras

@@ -3,7 +3,6 @@ import sys
 import tempfile
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -11,20 +10,6 @@ import pytest
 from moa_tf.data import tables
 from moa_tf.data.read import iter_features, read_features
 from moa_tf.errors import InputError
-
-ROWS = 12
-
-
-@pytest.fixture
-def features():
-    rng = np.random.default_rng(0)
-    frame = pd.DataFrame({"sig_id": [f"id_{i}" for i in range(ROWS)]})
-    frame["cp_type"] = ["ctl_vehicle", *["trt_cp"] * (ROWS - 1)]
-    frame["cp_time"] = [24, 48, 72] * (ROWS // 3)
-    frame["cp_dose"] = ["D1", "D2"] * (ROWS // 2)
-    for name in ("g-0", "g-1", "g-2", "g-10", "c-0", "c-1"):
-        frame[name] = rng.normal(size=ROWS)
-    return frame
 
 
 @pytest.mark.parametrize("block", [1, 3, 64])
