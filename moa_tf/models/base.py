@@ -39,6 +39,8 @@ class ModelConfig:
             restored; 0 trains all epochs and keeps the last weights.
         weight_decay: see `optimizer`.
         decay_all: decay biases and normalisations' γ and β too, as PyTorch does, not only what multiplies features.
+        adam_epsilon: Adam's ε. The loss is a mean over targets that are mostly 0, and its gradients are small:
+            1e-7 is Keras's default, 1e-8 PyTorch's, and results by either are not those by the other.
         clip_norm: global gradient norm limit; 0 for none.
         ema: decay of the exponential moving average of the weights, used for prediction; 0 for none.
         label_smoothing: labels become y (1 - s) + s / 2.
@@ -59,6 +61,7 @@ class ModelConfig:
     early_stopping: int = 0
     weight_decay: float = 1e-5
     decay_all: bool = False
+    adam_epsilon: float = 1e-7
     clip_norm: float = 0.0
     ema: float = 0.0
     label_smoothing: float = 0.001
@@ -71,6 +74,7 @@ class ModelConfig:
         require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
         require(0 < self.warmup < 1, "warmup", self.warmup, "between 0 and 1")
         require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
+        require(self.adam_epsilon > 0, "adam_epsilon", self.adam_epsilon, "above 0")
         require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "in [0, 1)")
         require(0 <= self.ema < 1, "ema", self.ema, "in [0, 1)")
         # The average takes the weights' place when training ends; stopping early would choose among others.

@@ -52,6 +52,7 @@ class TabNetConfig(TabularConfig):
     early_stopping: int = 30
     weight_decay: float = 1e-5
     decay_all: bool = True
+    adam_epsilon: float = 1e-8
     clip_norm: float = 1.0
     label_smoothing: float = 0.001
     n_d: int = 32

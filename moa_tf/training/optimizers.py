@@ -199,12 +199,13 @@ def make_optimizer(config: ModelConfig, learning_rate: float | Any) -> keras.opt
     """The optimiser that `config` asks for; create it within the strategy's scope.
 
     Args:
-        config: `optimizer`, `weight_decay`, `decay_all`, `clip_norm` and `ema` are read.
+        config: `optimizer`, `weight_decay`, `decay_all`, `adam_epsilon`, `clip_norm` and `ema` are read.
         learning_rate: as `make_learning_rate` gives it.
     """
     decay = "l2" if config.optimizer == "adam" else "weight_decay"
     return FusedAdam(
         learning_rate,
+        epsilon=config.adam_epsilon,
         **{decay: config.weight_decay},
         decay_all=config.decay_all,
         global_clipnorm=config.clip_norm or None,

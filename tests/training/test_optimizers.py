@@ -164,7 +164,9 @@ def test_make_learning_rate():
 
 
 def test_make_optimizer_reads_the_config():
-    adam = make_optimizer(ModelConfig(optimizer="adam", weight_decay=0.1, clip_norm=2.0), 1e-3)
+    config = ModelConfig(optimizer="adam", weight_decay=0.1, clip_norm=2.0, decay_all=True, adam_epsilon=1e-8)
+    adam = make_optimizer(config, 1e-3)
+    assert (adam.decay_all, adam.epsilon) == (True, 1e-8)
     assert (adam.l2, adam.weight_decay, adam.global_clipnorm, adam.use_ema) == (0.1, 0.0, 2.0, False)
     adamw = make_optimizer(ModelConfig(weight_decay=0.1, ema=0.99), 1e-3)
     assert (adamw.l2, adamw.weight_decay, adamw.global_clipnorm) == (0.0, 0.1, None)
