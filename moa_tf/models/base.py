@@ -45,6 +45,8 @@ class ModelConfig:
         ema: decay of the exponential moving average of the weights, used for prediction; 0 for none.
         label_smoothing: labels become y (1 - s) + s / 2.
         positive_weights: `log` weighs positives by log(F_min + 100) / log(F + 100), F their count.
+        jit_compile: compile the step's loss and gradients with XLA, which is quicker where they are mostly passes
+            over memory, and slower on a CPU where they are mostly matrix products; several workers do without.
         train_on_controls: keep vehicle controls, with no label set, in the training rows.
     """
 
@@ -66,6 +68,7 @@ class ModelConfig:
     ema: float = 0.0
     label_smoothing: float = 0.001
     positive_weights: Literal["none", "log"] = "none"
+    jit_compile: bool = False
     train_on_controls: bool = False
 
     def __post_init__(self) -> None:
@@ -153,8 +156,6 @@ class Family:
         callbacks: config -> Keras callbacks that its training needs beside what every family's does.
         synchronise: take batch statistics over all replicas. TensorFlow walks the whole graph for each of these
             sums when it traces a step, which is nothing for ten layers and many minutes for an EfficientNet.
-        compiled: train with XLA, which is quicker where a step is mostly passes over memory, and slower on a CPU
-            where it is mostly matrix products.
     """
 
     name: str
@@ -164,7 +165,6 @@ class Family:
     build: Callable[[keras.Model, Any, np.ndarray, int], keras.Model]
     callbacks: Callable[[Any], list[keras.callbacks.Callback]] = lambda config: []
     synchronise: bool = True
-    compiled: bool = False
 
 
 FAMILIES: Mapping[str, str] = MappingProxyType(

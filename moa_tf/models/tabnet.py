@@ -55,6 +55,7 @@ class TabNetConfig(TabularConfig):
     adam_epsilon: float = 1e-8
     clip_norm: float = 1.0
     label_smoothing: float = 0.001
+    jit_compile: bool = True
     n_d: int = 32
     n_a: int = 32
     n_steps: int = 1
@@ -198,5 +199,4 @@ FAMILY = Family(
     choose_preset=lambda rows: "winners" if rows >= 8192 else "small",
     fit_preprocessing=fit_preprocessing,
     build=build,
-    compiled=True,
 )

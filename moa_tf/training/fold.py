@@ -114,8 +114,14 @@ def train_network(
         if initialise is not None:
             initialise(network)
         # Another model of the same layers is compiled, so that the network is saved without optimiser state.
-        model = _model_class(family, placement)(network.input, network.output)
-        _synchronise(network, family.synchronise and placement.replicas > 1)
+        model = _model_class(config, placement)(network.input, network.output)
+        if family.synchronise and placement.replicas > 1:
+            _synchronise(network, True)
+            if isinstance(model, CompiledModel) and any(_batch_normalizations(network)):
+                raise InputError(
+                    f"jit_compile=true: expected false with {placement.replicas} replicas, as their batch "
+                    "statistics are taken together, which an XLA program cannot do"
+                )
         weights = None
         if config.positive_weights == "log":
             weights = log_positive_weights(data.targets[data.train].sum(axis=0))
@@ -148,11 +154,11 @@ def train_network(
     return network, {"epochs": follow.progress.history, "best_epoch": follow.progress.best_epoch}
 
 
-def _model_class(family: Family, placement: Placement) -> type[keras.Model]:
+def _model_class(config: ModelConfig, placement: Placement) -> type[keras.Model]:
     if placement.name == "multi-worker":
         return MultiWorkerModel
     # A TPU's steps are XLA programs anyway.
-    return CompiledModel if family.compiled and placement.name != "tpu" else keras.Model
+    return CompiledModel if config.jit_compile and placement.name != "tpu" else keras.Model
 
 
 class _Follow(keras.callbacks.Callback):
@@ -264,8 +270,12 @@ def _dtype_policy(precision: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
+def _batch_normalizations(network: keras.Model) -> Iterator[keras.layers.BatchNormalization]:
+    kind = keras.layers.BatchNormalization
+    return (layer for layer in network._flatten_layers() if isinstance(layer, kind))
+
+
 def _synchronise(network: keras.Model, on: bool) -> None:
     """Takes batch statistics over all replicas, or over the batch at hand as elsewhere than in training."""
-    for layer in network._flatten_layers():
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.synchronized = on
+    for layer in _batch_normalizations(network):
+        layer.synchronized = on

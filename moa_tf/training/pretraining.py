@@ -78,7 +78,7 @@ def pretrain(
             starts, and are left unchanged.
         features: the preprocessing's outputs for N rows. Whether these include rows that are scored later is
             for the caller to decide.
-        config: `pretrain_ratio`, `pretrain_epochs`, `batch_size` and the optimiser's settings are read.
+        config: `pretrain_ratio`, `pretrain_epochs`, `batch_size`, `jit_compile` and the optimiser's settings are read.
         seed: of the decoder, of what is hidden and of the order of rows.
         callbacks: for `fit`.
 
@@ -100,7 +100,8 @@ def pretrain(
     layers = {layer.name: layer for layer in copy.layers if isinstance(layer, PRETRAINED)}
     model = _reconstruction_model(copy, layers["encoder"], config, seed)
     keras.utils.set_random_seed(seed)
-    model.compile(make_optimizer(config, config.learning_rate), _mean_output, jit_compile=True)
+    optimizer = make_optimizer(config, config.learning_rate)
+    model.compile(optimizer, _mean_output, jit_compile=config.jit_compile)
     history = model.fit(
         {name: features[name] for name in model.input},
         np.zeros(rows, "float32"),

@@ -77,7 +77,12 @@ def test_random_states_advance():
 
 
 REPLICAS = """
+import dataclasses
+import keras, pytest
 import numpy as np
+from moa_tf.errors import InputError
+from moa_tf.models.base import ModelConfig, get_family
+from moa_tf.training.fold import FoldData, train_network
 from moa_tf.training.compiled import CompiledModel
 from moa_tf.training.strategy import make_placement
 from test_compiled import _rows, _train
@@ -91,12 +96,19 @@ np.testing.assert_allclose(same, losses, rtol=1e-5)
 # The moving variance is unbiased for 16 rows here and for 32 there.
 for one, other in zip(mirrored.trainable_weights, alone.trainable_weights, strict=True):
     np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+def build(*_):
+    inputs = keras.Input((10,), name="features")
+    return keras.Model({"features": inputs}, keras.layers.BatchNormalization()(inputs))
+family = dataclasses.replace(get_family("mlp"), build=build)
+data = FoldData(None, {"features": x}, y, np.arange(96), np.arange(0))
+with pytest.raises(InputError, match="jit_compile=true: expected false with 2 replicas"):
+    train_network(family, data, ModelConfig(jit_compile=True, batch_size=32), 0, placement)
 print("agreed")
 """
 
 
 @pytest.mark.slow
-def test_two_replicas_and_their_sparsity_loss():
+def test_two_replicas_and_their_sparsity_loss_but_no_joint_statistics():
     """keras.Model counts the first replica's `add_loss` twice here: the second finds it in the layer."""
     process = subprocess.run(
         [sys.executable, "-c", REPLICAS],
