@@ -14,6 +14,7 @@ from moa_tf.errors import InputError
 from moa_tf.layers import CategoryEmbedding, TabNetEncoder
 from moa_tf.layers.tabnet_decoder import RandomGroupMask, ReconstructionError, TabNetDecoder
 from moa_tf.models.tabnet import TabNetConfig
+from moa_tf.training.compiled import CompiledModel
 from moa_tf.training.optimizers import make_optimizer
 
 PRETRAINED = (TabNetEncoder, CategoryEmbedding)
@@ -100,8 +101,7 @@ def pretrain(
     layers = {layer.name: layer for layer in copy.layers if isinstance(layer, PRETRAINED)}
     model = _reconstruction_model(copy, layers["encoder"], config, seed)
     keras.utils.set_random_seed(seed)
-    optimizer = make_optimizer(config, config.learning_rate)
-    model.compile(optimizer, _mean_output, jit_compile=config.jit_compile)
+    model.compile(make_optimizer(config, config.learning_rate), _mean_output, jit_compile=False)
     history = model.fit(
         {name: features[name] for name in model.input},
         np.zeros(rows, "float32"),
@@ -136,7 +136,8 @@ def _reconstruction_model(
         name="decoder",
     )
     errors = ReconstructionError(name="error", dtype="float32")(decoder(encoded["steps"]), x, hidden)
-    return keras.Model(network.input, errors, name="pretraining")
+    kind = CompiledModel if config.jit_compile else keras.Model
+    return kind(network.input, errors, name="pretraining")
 
 
 def _mean_output(y_true: Any, errors: Any) -> Any:
