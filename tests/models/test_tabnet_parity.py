@@ -149,8 +149,14 @@ def test_training_step_equals_pytorch_tabnet(case):
     check_training_step(network, stored, *train_step(network, inputs, stored["y"]))
 
 
-def test_training_step_in_a_graph_of_unknown_batch_size_equals_pytorch_tabnet():
-    network, inputs, stored = build_case("entmax_1_ungrouped")
+@pytest.mark.parametrize(
+    ("case", "jit_compile"),
+    [("entmax_1_ungrouped", False), ("entmax_1_ungrouped", True), ("sparsemax_3_grouped", True)],
+)
+def test_training_step_in_a_graph_of_unknown_batch_size_equals_pytorch_tabnet(case, jit_compile):
+    network, inputs, stored = build_case(case)
     spec = {name: tf.TensorSpec([None, *value.shape[1:]], value.dtype) for name, value in inputs.items()}
-    step = tf.function(lambda x: train_step(network, x, stored["y"]), input_signature=[spec])
+    step = tf.function(
+        lambda x: train_step(network, x, stored["y"]), input_signature=[spec], jit_compile=jit_compile
+    )
     check_training_step(network, stored, *step(inputs))
