@@ -29,6 +29,9 @@ class TabNetEncoder(keras.layers.Layer):
     H = -Σ_steps mean_B Σ_j M_j log(M_j + epsilon) / n_steps is the masks' entropy. The importance of
     feature j for a signature is Σ_steps (Σ relu(dⁱ)) · Mⁱ_j.
 
+    Under a strategy of several replicas `keras.Model.fit` counts such a loss more than once (a replica adds those of
+    the replicas traced before it); `moa_tf.training.compiled.CompiledModel` does not.
+
     Source: Arik & Pfister, TabNet, arXiv 1908.07442, section 3; choices that the paper leaves open as in
     pytorch-tabnet 4.1.
 
