@@ -4,7 +4,7 @@ Both have n_d = n_a = 32, 1 step, entmax, BCE, Adam 2e-2 with coupled weight dec
 batch 1,024. Both train as their users train them: moa-tf through its training loop's `fit`, pytorch-tabnet through
 its data loader and `_train_epoch`.
 
-    python benchmarks/tabnet.py speed [--turns 7] [--virtual-batch-sizes 128 32]
+    python benchmarks/tabnet.py speed [--turns 7] [--virtual-batch-sizes 128 32] [--set jit_compile=false]
     python benchmarks/tabnet.py quality DATA [--fold 0] [--epochs 60] [--seeds 3]
     python benchmarks/tabnet.py memory [--rows 100000]
 """
@@ -102,7 +102,7 @@ def train_ours(arguments):
     inputs = keras.Input((FEATURES,), name="features")
     data = FoldData(keras.Model(inputs, {"features": inputs}), {"features": x}, y, everything, everything[:0])
     settings = ["epochs=100000", f"virtual_batch_size={arguments.virtual_batch_size}"]
-    config = override(PRESETS["winners"], settings)
+    config = override(PRESETS["winners"], [*settings, *arguments.set])
     train_network(FAMILY, data, config, 0, make_placement("none"), reporter=Turns())
 
 
@@ -148,6 +148,7 @@ def speed(arguments):
     for work, sides in CONTESTANTS.items():
         for size in arguments.virtual_batch_sizes:
             command = ["--virtual-batch-size", size]
+            command += [part for option in arguments.set for part in ("--set", option)]
             ours, theirs = (
                 Contestant(sys.executable, __file__, "contestant", side.__name__, *command) for side in sides
             )
@@ -288,10 +289,11 @@ def main():
     two.add_argument("--fold", type=int, default=0)
     two.add_argument("--fold-seed", type=int, default=0)
     two.add_argument("--epochs", type=int, default=60)
-    two.add_argument("--set", action="append", default=[])
     two.add_argument("--seeds", type=int, default=3, help="networks of each side")
     two.add_argument("--only", action="append", choices=("moa-tf", "pytorch-tabnet"))
     two.set_defaults(run=quality)
+    for command in (one, two, five):
+        command.add_argument("--set", action="append", default=[], help="key=value of the project's config")
     for command in (two, five):
         command.add_argument("--virtual-batch-size", type=int, default=128)
     three = commands.add_parser("memory")

@@ -23,7 +23,7 @@ class CompiledModel(keras.Model):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         # A factor on the gradient under mixed precision, else 1.
         scale = tf.convert_to_tensor(self.optimizer.scale_loss(tf.ones(())))
-        loss, gradients, state = self._loss_and_gradients(
+        loss, y_pred, gradients, state = self._loss_and_gradients(
             [variable.value for variable in self.trainable_variables],
             [variable.value for variable in self.non_trainable_variables],
             scale,
@@ -37,20 +37,21 @@ class CompiledModel(keras.Model):
         # Keras divides a replica's loss by their number, so that the replicas' sum is the batch's mean.
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         self._loss_tracker.update_state(loss * replicas, sample_weight=tf.shape(y)[0])
-        return self.get_metrics_result()
+        return self.compute_metrics(x, y, y_pred, sample_weight)
 
     @tf.function(jit_compile=True)
     def _loss_and_gradients(
         self, trainable: list[Any], state: list[Any], scale: Any, x: Any, y: Any, sample_weight: Any
-    ) -> tuple[Any, list[Any], list[Any]]:
-        """Loss, its gradients times `scale`, and the new values of moving statistics and random states."""
+    ) -> tuple[Any, Any, list[Any], list[Any]]:
+        """Loss, outputs, gradients times `scale`, and the new values of moving statistics and random states."""
         values = [
             *zip(self.trainable_variables, trainable, strict=True),
             *zip(self.non_trainable_variables, state, strict=True),
         ]
         with tf.GradientTape() as tape, keras.StatelessScope(values, collect_losses=True) as scope:
             tape.watch(trainable)
-            loss = self.compute_loss(x, y, self(x, training=True), sample_weight)
+            y_pred = self(x, training=True)
+            loss = self.compute_loss(x, y, y_pred, sample_weight)
             scaled = loss * scale
         updated = [scope.get_current_value(variable) for variable in self.non_trainable_variables]
-        return loss, tape.gradient(scaled, trainable), updated
+        return loss, y_pred, tape.gradient(scaled, trainable), updated

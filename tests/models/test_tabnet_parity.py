@@ -1,4 +1,7 @@
-"""Parity with pytorch-tabnet 4.1 on the networks that fixtures/make_tabnet.py stored."""
+"""Parity with pytorch-tabnet 4.1 on the networks that fixtures/make_tabnet.py stored.
+
+Run as a script it prints the largest differences as a table.
+"""
 
 from pathlib import Path
 
@@ -160,3 +163,34 @@ def test_training_step_in_a_graph_of_unknown_batch_size_equals_pytorch_tabnet(ca
         lambda x: train_step(network, x, stored["y"]), input_signature=[spec], jit_compile=jit_compile
     )
     check_training_step(network, stored, *step(inputs))
+
+
+def difference(a, b):
+    """Largest |a - b| / (1 + |b|)."""
+    b = np.asarray(b)
+    return (np.abs(np.asarray(tf.convert_to_tensor(a)) - b) / (1 + np.abs(b))).max()
+
+
+def differences(case):
+    """Of logits, masks, importance, sparsity loss, gradients, moving statistics."""
+    network, inputs, stored = build_case(case)
+    explained = build_explainer(network)(inputs, training=False)
+    row = [difference(explained[name], stored[name]) for name in ("logits", "masks", "importance")]
+    network(inputs, training=False)
+    row.append(difference(sum(network.losses), -LAMBDA * stored["m_loss"]))
+    _, _, gradients = train_step(network, inputs, stored["y"])
+    by_id = {id(v): g for v, g in zip(network.trainable_variables, gradients, strict=True)}
+    parts = {"gradient": [], "after": []}
+    for variable, name, transposed in counterparts(network):
+        kind = "gradient" if name in stored["gradient"] else "after"
+        expected = stored[kind][name]
+        value = by_id[id(variable)] if kind == "gradient" else variable
+        parts[kind].append(difference(value, expected.T if transposed else expected))
+    return [*row, max(parts["gradient"]), max(parts["after"])]
+
+
+if __name__ == "__main__":
+    print("| case | logits | masks | importance | sparsity loss | gradients | moving statistics |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for case in [*CASES, "categorical"]:
+        print(f"| {case.replace('_', ', ')} |", " | ".join(f"{x:.0e}" for x in differences(case)), "|")

@@ -40,12 +40,13 @@ def _train(kind, dtype="float32", weights=None, rows=None):
     if dtype == "mixed_float16":
         # Adam's steps are as long for rounding errors as for gradients.
         optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.05), initial_scale=1024.0)
-    model.compile(optimizer, SmoothedBinaryCrossentropy(0.01), jit_compile=False)
+    metrics = [keras.metrics.MeanAbsoluteError(name="error")]
+    model.compile(optimizer, SmoothedBinaryCrossentropy(0.01), metrics=metrics, jit_compile=False)
     x, y = rows or _rows()
     history = model.fit(
         {"features": x}, y, sample_weight=weights, batch_size=32, epochs=2, shuffle=False, verbose=0
     )
-    return model, history.history["loss"]
+    return model, [*history.history["loss"], *history.history["error"]]
 
 
 def test_weights_moving_statistics_and_losses_are_those_of_keras():
