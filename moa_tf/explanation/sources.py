@@ -11,8 +11,7 @@ import numpy as np
 
 from moa_tf.data.schema import Signatures, SignatureSpec
 from moa_tf.errors import InputError
-
-FAMILIES = ("tabnet", "deepinsight")
+from moa_tf.models.base import families_with, get_family, importance_columns
 
 
 class Explanation(NamedTuple):
@@ -59,84 +58,62 @@ def open_source(path: Path) -> Source:
     return _open_run(path) if (path / "run.json").is_file() else _open_saved_model(path)
 
 
-def run_explainer(model: str, members: Any) -> Any:
-    """The explainer of a family, from raw inputs to named tensors; None where the family has none.
-
-    Args:
-        model: the family's name.
-        members: (preprocessing, its networks) for each fold.
-
-    Returns:
-        A function that `moa_tf.serving.export.export` takes as `explainer`.
-    """
-    if model == "tabnet":
-        from moa_tf.explanation.masks import ensemble_explainer
-
-        return ensemble_explainer(members)
-    if model == "deepinsight":
-        from moa_tf.explanation.grad_cam import explainer
-
-        return explainer(members)
-    return None
-
-
-def _columns(model: str, spec: SignatureSpec) -> tuple[str, ...]:
-    from moa_tf.explanation.masks import importance_columns
-
-    return importance_columns(spec) if model == "tabnet" else spec.features
-
-
 def _read_outputs(outputs: Mapping[str, Any], targets: int) -> Explanation:
-    """Grad-CAM explains one mechanism a signature: that gets probability 1."""
-    if "importance" in outputs:
-        return Explanation(outputs["importance"].numpy(), outputs["probabilities"].numpy(), None)
-    activation = outputs["activation"].numpy()
-    sums = activation.sum(axis=1, keepdims=True)
-    one_hot = np.eye(targets, dtype=np.float32)[outputs["target"].numpy()]
-    return Explanation(activation / np.where(sums > 0, sums, 1.0), one_hot, outputs["features"].numpy())
+    """What explains one mechanism a signature counts for that one alone: it gets probability 1."""
+    # Exports of version 0.1.0 give a DeepInsight's activation by itself.
+    importance = outputs["importance" if "importance" in outputs else "activation"].numpy()
+    sums = importance.sum(axis=1, keepdims=True)
+    if "target" in outputs:
+        probabilities = np.eye(targets, dtype=np.float32)[outputs["target"].numpy()]
+    else:
+        probabilities = outputs["probabilities"].numpy()
+    features = outputs["features"].numpy() if "features" in outputs else None
+    return Explanation(importance / np.where(sums > 0, sums, 1.0), probabilities, features)
 
 
 def _open_run(path: Path) -> Source:
     import tensorflow as tf
 
     from moa_tf.serving.export import suggest_batch_size
-    from moa_tf.training.run import Run, load_members
+    from moa_tf.training.network_learner import load_members
+    from moa_tf.training.run import Run
 
     description = Run(path).description
-    model, targets = description["model"], tuple(description["targets"])
-    if model not in FAMILIES:
-        raise InputError(f"{path}: is a run of {model}; expected one of {', '.join(FAMILIES)}")
+    family = get_family(description["model"])
+    if family.explain is None:
+        raise InputError(f"{path}: is a run of {family.name}; expected one of {_explaining()}")
     spec = SignatureSpec.from_dict(description["panel"])
     members = load_members(path)
-    function = tf.function(run_explainer(model, members), reduce_retracing=True)
+    function = tf.function(family.explain(members), reduce_retracing=True)
 
     def explain(signatures: Signatures) -> dict[str, Any]:
         return function({name: tf.constant(value) for name, value in signatures.inputs().items()})
 
-    return _source(model, spec, targets, explain, suggest_batch_size(members))
+    return _source(spec, tuple(description["targets"]), explain, suggest_batch_size(members))
 
 
 def _open_saved_model(path: Path) -> Source:
     from moa_tf.serving.predict import load_model, raw_inputs
 
     served = load_model(path)
-    model = served.metadata.get("model")
-    if "explain" not in served.loaded.signatures or model not in FAMILIES:
+    if "explain" not in served.loaded.signatures:
         raise InputError(
-            f"{served.path}: a {model} without the signature explain; expected an export of "
-            + " or ".join(FAMILIES)
+            f"{served.path}: a {served.metadata.get('model')} without the signature explain; expected an export of "
+            + _explaining()
         )
     signature = served.loaded.signatures["explain"]
 
     def explain(signatures: Signatures) -> dict[str, Any]:
         return signature(**raw_inputs(signatures))
 
-    batch_size = served.metadata.get("batch_size", 32)
-    return _source(model, served.spec, served.target_names, explain, batch_size)
+    return _source(served.spec, served.target_names, explain, served.metadata.get("batch_size", 32))
+
+
+def _explaining() -> str:
+    return " or ".join(families_with("explain"))
 
 
 def _source(
-    model: str,
     spec: SignatureSpec,
     targets: tuple[str, ...],
     outputs_of: Callable[[Signatures], dict[str, Any]],
@@ -151,14 +128,14 @@ def _source(
         together = zip(*parts, strict=True)
         return Explanation(*(None if several[0] is None else np.concatenate(several) for several in together))
 
-    columns = _columns(model, spec)
-    if model != "deepinsight":
-        return Source(spec, columns, targets, explain)
-    # The map is among the explanation's outputs, whatever the signature.
+    # A map, where the family has one, is among the outputs whatever the signature.
     outputs = outputs_of(_placeholder(spec))
-    return Source(spec, columns, targets, explain, outputs["pixels"].numpy(), int(outputs["image_size"]))
+    pixels = outputs["pixels"].numpy() if "pixels" in outputs else None
+    size = int(outputs["image_size"]) if "pixels" in outputs else 0
+    return Source(spec, importance_columns(spec), targets, explain, pixels, size)
 
 
 def _placeholder(spec: SignatureSpec) -> Signatures:
-    inputs = {name: np.zeros((1, *shape), dtype) for name, (shape, dtype) in spec.inputs.items()}
+    # Ones, as no time is 0; the code 1 is among those of every category.
+    inputs = {name: np.ones((1, *shape), dtype) for name, (shape, dtype) in spec.inputs.items()}
     return Signatures(spec, np.array(["none"], object), **inputs)

@@ -1,17 +1,19 @@
-"""What every model family gives, and the hyperparameters that all of them share."""
+"""What every model family gives, and where the families are listed."""
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
-import typing
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from moa_tf.config import Config, Recipe
+from moa_tf.data.prior import PRIOR_FLOOR
+from moa_tf.data.schema import SignatureSpec
 from moa_tf.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,122 +21,46 @@ if TYPE_CHECKING:
 
     from moa_tf.data.schema import Signatures
 
+Tensors = dict[str, Any]
+Member = tuple["keras.Model", Sequence["keras.Model"]]
+"""A fold's preprocessing and the networks on top of it."""
+
+Explainer = Callable[[Tensors], Tensors]
+
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """Hyperparameters of training that every family has; a family's own config adds its architecture's.
+class ModelConfig(Config):
+    """An architecture's hyperparameters; each family has its own."""
 
-    Attributes:
-        epochs: passes over the training fold.
-        batch_size: global batch size, over all replicas.
-        optimizer: `adam` couples weight decay to the gradient (the L2 form), `adamw` decouples it.
-        learning_rate: peak learning rate.
-        schedule: `one-cycle` and `cosine` move per step; `plateau` divides when validation loss stalls.
-        warmup: fraction of all steps in which one-cycle rises.
-        start_divisor: one-cycle starts at learning_rate / start_divisor.
-        final_divisor: one-cycle and cosine end at learning_rate / final_divisor.
-        plateau_factor: plateau multiplies the learning rate by this.
-        plateau_patience: epochs without improvement before plateau acts.
-        early_stopping: epochs without improvement before training stops and the best weights are
-            restored; 0 trains all epochs and keeps the last weights.
-        weight_decay: see `optimizer`.
-        decay_all: decay biases and normalisations' γ and β too, as PyTorch does, not only what multiplies features.
-        adam_epsilon: Adam's ε. The loss is a mean over targets that are mostly 0, and its gradients are small:
-            1e-7 is Keras's default, 1e-8 PyTorch's, and results by either are not those by the other.
-        clip_norm: global gradient norm limit; 0 for none.
-        ema: decay of the exponential moving average of the weights, used for prediction; 0 for none.
-        label_smoothing: labels become y (1 - s) + s / 2.
-        positive_weights: `log` weighs positives by log(F_min + 100) / log(F + 100), F their count.
-        jit_compile: compile the step's loss and gradients with XLA, which is quicker where they are mostly passes
-            over memory, and slower on a CPU where they are mostly matrix products; several workers do without.
-        train_on_controls: keep vehicle controls, with no label set, in the training rows.
-    """
+    def check(self, recipe: Recipe) -> None:
+        """Refuses a recipe that does not suit this architecture.
 
-    epochs: int = 30
-    batch_size: int = 256
-    optimizer: Literal["adam", "adamw"] = "adamw"
-    learning_rate: float = 1e-3
-    schedule: Literal["constant", "one-cycle", "cosine", "plateau"] = "one-cycle"
-    warmup: float = 0.1
-    start_divisor: float = 1e3
-    final_divisor: float = 1e4
-    plateau_factor: float = 0.1
-    plateau_patience: int = 5
-    early_stopping: int = 0
-    weight_decay: float = 1e-5
-    decay_all: bool = False
-    adam_epsilon: float = 1e-7
-    clip_norm: float = 0.0
-    ema: float = 0.0
-    label_smoothing: float = 0.001
-    positive_weights: Literal["none", "log"] = "none"
-    jit_compile: bool = False
-    train_on_controls: bool = False
+        Raises:
+            InputError: one line.
+        """
 
-    def __post_init__(self) -> None:
-        require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
-        require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
-        require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
-        require(0 < self.warmup < 1, "warmup", self.warmup, "between 0 and 1")
-        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
-        require(self.adam_epsilon > 0, "adam_epsilon", self.adam_epsilon, "above 0")
-        require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "in [0, 1)")
-        require(0 <= self.ema < 1, "ema", self.ema, "in [0, 1)")
-        # The average takes the weights' place when training ends; stopping early would choose among others.
-        require(not (self.ema and self.early_stopping), "ema", self.ema, "0 together with early_stopping")
-        for field in dataclasses.fields(self):
-            kind = typing.get_type_hints(type(self))[field.name]
-            if typing.get_origin(kind) is Literal:
-                value, choices = getattr(self, field.name), typing.get_args(kind)
-                require(value in choices, field.name, value, "one of " + ", ".join(map(str, choices)))
-
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+    @property
+    def files(self) -> dict[str, Path]:
+        """Settings whose values are paths of files that are read: what is in them decides, not their names."""
+        return {}
 
 
-def require(condition: bool, name: str, value: Any, expected: str) -> None:
-    """Raises InputError with one clear line unless `condition` holds."""
-    if not condition:
-        raise InputError(f"{name}={value}: expected {expected}")
-
-
-def override(config: ModelConfig, assignments: Iterable[str]) -> ModelConfig:
-    """A copy of `config` with `key=value` strings applied, each parsed by the type of its field.
+@dataclass(frozen=True)
+class Hyperparameters:
+    """What a preset holds: an architecture, and the recipe of its training.
 
     Raises:
-        InputError: unknown key, or a value that is not of the field's type.
+        InputError: the two do not go together.
     """
-    kinds = typing.get_type_hints(type(config))
-    values = {}
-    for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        if not equals or key not in kinds:
-            raise InputError(
-                f"--set {assignment}: expected key=value, with key one of {', '.join(sorted(kinds))}"
-            )
-        try:
-            values[key] = _parse(text, kinds[key])
-        except ValueError:
-            raise InputError(f"--set {assignment}: expected {_describe(kinds[key])}") from None
-    return dataclasses.replace(config, **values)
 
+    architecture: ModelConfig
+    recipe: Recipe = field(default_factory=Recipe)
 
-def _parse(text: str, kind: Any) -> Any:
-    if kind is bool:
-        if text.lower() not in ("true", "false"):
-            raise ValueError(text)
-        return text.lower() == "true"
-    if typing.get_origin(kind) is tuple:
-        return tuple(_parse(part, typing.get_args(kind)[0]) for part in text.split(",") if part)
-    if typing.get_origin(kind) is Literal:
-        return text
-    return kind(text)
+    def __post_init__(self) -> None:
+        self.architecture.check(self.recipe)
 
-
-def _describe(kind: Any) -> str:
-    if typing.get_origin(kind) is tuple:
-        return f"a comma-separated list of {typing.get_args(kind)[0].__name__}"
-    return {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, str(kind))
+    def to_dict(self) -> dict[str, Any]:
+        return {"architecture": self.architecture.to_dict(), "recipe": self.recipe.to_dict()}
 
 
 @dataclass(frozen=True)
@@ -148,23 +74,36 @@ class Family:
 
     Attributes:
         name: as in `--model`.
-        presets: name -> config.
+        presets: name -> hyperparameters.
         choose_preset: number of training rows -> preset name, used when the user names none.
-        fit_preprocessing: (signatures, config, seed) -> keras.Model.
-        build: (preprocessing, config, prior, seed) -> keras.Model. `prior` is [T] float, the label means of
+        fit_preprocessing: (signatures, architecture, seed) -> keras.Model.
+        build: (preprocessing, architecture, prior, seed) -> keras.Model. `prior` is [T] float, the label means of
             the training fold, for the output bias; its length is the number of targets.
-        callbacks: config -> Keras callbacks that its training needs beside what every family's does.
+        explain: members -> explainer, a function from the tensors of `spec.inputs` to named tensors, made of Keras
+            operations only, so that it can become the `explain` signature of an export. It gives `importance`
+            [B, R], not negative, of the columns that `importance_columns` lists (those at the end that it does
+            not read may be left out), and either `target` [B] int32, the one mechanism that this is for, or
+            `probabilities` [B, T]. A family that draws signatures as images also gives `pixels` [F, 2],
+            `image_size` and the scaled `features` [B, F]. None where the family cannot explain itself.
+        reconstruction: (network, architecture, seed) -> keras.Model, for self-supervised pretraining: from the
+            network's inputs to the reconstruction error of each row, by way of layers of `network` itself, which
+            so are trained. None where the family has none.
+        callbacks: architecture -> Keras callbacks that its training needs beside what every family's does.
         synchronise: take batch statistics over all replicas. TensorFlow walks the whole graph for each of these
             sums when it traces a step, which is nothing for ten layers and many minutes for an EfficientNet.
+        deterministic_on_gpu: whether each of its operations has a deterministic kernel there.
     """
 
     name: str
-    presets: Mapping[str, ModelConfig]
+    presets: Mapping[str, Hyperparameters]
     choose_preset: Callable[[int], str]
     fit_preprocessing: Callable[[Signatures, Any, int], keras.Model]
     build: Callable[[keras.Model, Any, np.ndarray, int], keras.Model]
-    callbacks: Callable[[Any], list[keras.callbacks.Callback]] = lambda config: []
+    explain: Callable[[Sequence[Member]], Explainer] | None = None
+    reconstruction: Callable[[keras.Model, Any, int], keras.Model] | None = None
+    callbacks: Callable[[Any], list[keras.callbacks.Callback]] = lambda architecture: []
     synchronise: bool = True
+    deterministic_on_gpu: bool = True
 
 
 FAMILIES: Mapping[str, str] = MappingProxyType(
@@ -179,7 +118,17 @@ def get_family(name: str) -> Family:
     return importlib.import_module(FAMILIES[name]).FAMILY
 
 
+def families_with(ability: str) -> list[str]:
+    """Names of the families whose attribute `ability` is set, to be named where another was asked for it."""
+    return [name for name in FAMILIES if getattr(get_family(name), ability) is not None]
+
+
+def importance_columns(spec: SignatureSpec) -> tuple[str, ...]:
+    """The columns that importance is given for: genes, cells, then the panel's treatment, `cp_type` apart."""
+    return spec.features + tuple(name for name in spec.treatment if name != "cp_type")
+
+
 def output_bias(prior: np.ndarray) -> np.ndarray:
-    """[T] logits of the label means, kept within what one positive in a hundred thousand would give."""
-    prior = np.clip(np.asarray(prior, np.float64), 1e-5, 1 - 1e-5)
+    """[T] logits of the label means, kept as far from 0 and 1 as any prior is."""
+    prior = np.clip(np.asarray(prior, np.float64), PRIOR_FLOOR, 1 - PRIOR_FLOOR)
     return np.log(prior / (1 - prior)).astype(np.float32)

@@ -9,8 +9,9 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
+from moa_tf.config import Recipe, require
 from moa_tf.layers import ByteDropout, FastBatchNormalization, WeightNormDense
-from moa_tf.models.base import Family, output_bias, require
+from moa_tf.models.base import Family, Hyperparameters, output_bias
 from moa_tf.models.tabular import TabularConfig, fit_preprocessing
 
 
@@ -54,49 +55,56 @@ class MLPConfig(TabularConfig):
 PRESETS = MappingProxyType(
     {
         # lish-moa's first place, "simple NN", with more dropout.
-        "one-cycle": MLPConfig(
-            dropout=(0.3, 0.5, 0.5),
-            output_dropout=0.5,
-            epochs=25,
-            optimizer="adam",
-            learning_rate=3e-3,
-            weight_decay=1e-5,
-            gene_components=90,
-            cell_components=50,
-            row_statistics=True,
+        "one-cycle": Hyperparameters(
+            MLPConfig(
+                dropout=(0.3, 0.5, 0.5),
+                output_dropout=0.5,
+                gene_components=90,
+                cell_components=50,
+                row_statistics=True,
+            ),
+            Recipe(epochs=25, optimizer="adam", learning_rate=3e-3, weight_decay=1e-5),
         ),
         # 'Drug Discovery With Neural Networks'.
-        "article": MLPConfig(
-            hidden=(2048, 2048, 1048, 1048),
-            dropout=(0.2, 0.5, 0.5, 0.1),
-            output_dropout=0.0,
-            activation="relu",
-            gene_components=80,
-            cell_components=10,
-            epochs=50,
-            batch_size=128,
-            optimizer="adam",
-            learning_rate=1e-3,
-            schedule="plateau",
-            plateau_factor=0.1,
-            plateau_patience=5,
+        "article": Hyperparameters(
+            MLPConfig(
+                hidden=(2048, 2048, 1048, 1048),
+                dropout=(0.2, 0.5, 0.5, 0.1),
+                output_dropout=0.0,
+                activation="relu",
+                gene_components=80,
+                cell_components=10,
+            ),
+            Recipe(
+                epochs=50,
+                batch_size=128,
+                optimizer="adam",
+                learning_rate=1e-3,
+                schedule="plateau",
+                plateau_factor=0.1,
+                plateau_patience=5,
+            ),
         ),
         # Chosen on LINCS L1000 consensus signatures (741 drugs): a ridge regression and a small block beside it.
-        "small": MLPConfig(
-            hidden=(128,),
-            dropout=(0.5,),
-            output_dropout=0.5,
-            activation="relu",
-            batch_norm=False,
-            weight_norm=False,
-            skip=True,
-            row_statistics=True,
-            epochs=60,
-            batch_size=128,
-            optimizer="adam",
-            learning_rate=1e-3,
-            weight_decay=1.2e-3,
-            label_smoothing=0.0,
+        "small": Hyperparameters(
+            MLPConfig(
+                hidden=(128,),
+                dropout=(0.5,),
+                output_dropout=0.5,
+                activation="relu",
+                batch_norm=False,
+                weight_norm=False,
+                skip=True,
+                row_statistics=True,
+            ),
+            Recipe(
+                epochs=60,
+                batch_size=128,
+                optimizer="adam",
+                learning_rate=1e-3,
+                weight_decay=1.2e-3,
+                label_smoothing=0.0,
+            ),
         ),
     }
 )

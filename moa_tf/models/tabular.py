@@ -8,8 +8,10 @@ from typing import Literal
 import keras
 import numpy as np
 
+from moa_tf.config import require
 from moa_tf.data.schema import Signatures
-from moa_tf.models.base import ModelConfig, require
+from moa_tf.errors import InputError
+from moa_tf.models.base import ModelConfig
 from moa_tf.preprocessing import (
     DoseEncoding,
     PrincipalComponents,
@@ -69,20 +71,26 @@ def fit_preprocessing(signatures: Signatures, config: TabularConfig, seed: int) 
 
     Returns:
         Keras model from those of the panel's inputs that are used to `{"features": [B, F] float32}`.
-        The order: genes, cells,
-        gene components, cell components, gene statistics, cell statistics, time, dose.
+        The order: genes, cells, gene components, cell components, gene statistics, cell statistics, time, dose.
+
+    Raises:
+        InputError: no feature varies.
     """
     spec = signatures.spec
     treatment = ("cp_time", "cp_dose") if config.treatment else ()
     inputs = make_inputs(spec, ("genes", "cells", *treatment))
     components = {"genes": config.gene_components, "cells": config.cell_components}
-    scaled, projected, statistics = [], [], []
+    kept, scaled, projected, statistics = [], [], [], []
     for kind in ("genes", "cells"):
         if kind not in inputs:
             continue
         keep = VarianceThreshold(config.variance_threshold, name=f"{kind}_varying")
         values = getattr(signatures, kind)
-        keep.adapt(values)
+        try:
+            keep.adapt(values)
+        except ValueError:
+            continue  # A kind that does not vary over these rows says nothing.
+        kept.append(kind)
         values = values[:, keep.columns]
         scale = _scaling(config, f"{kind}_scaled")
         scale.adapt(values)
@@ -95,9 +103,15 @@ def fit_preprocessing(signatures: Signatures, config: TabularConfig, seed: int) 
             projected.append(project(symbol))
         if config.row_statistics:
             statistics.append(RowStatistics(name=f"{kind}_statistics")(symbol))
+    if not kept:
+        raise InputError(
+            f"variance_threshold={config.variance_threshold:g}: no feature varies more than that over the "
+            f"{len(signatures)} training signatures"
+        )
     parts = [*scaled, *projected, *statistics, *_treatment(inputs, signatures)]
     features = parts[0] if len(parts) == 1 else keras.layers.Concatenate(name="features")(parts)
-    return keras.Model(inputs, {"features": features}, name="preprocessing")
+    read = {name: inputs[name] for name in inputs if name not in ("genes", "cells") or name in kept}
+    return keras.Model(read, {"features": features}, name="preprocessing")
 
 
 def _apply(model: keras.Model, values: np.ndarray) -> np.ndarray:

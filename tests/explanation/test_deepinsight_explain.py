@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from moa_tf.config import override
 from moa_tf.data.schema import Signatures, SignatureSpec
-from moa_tf.models.base import override
 from moa_tf.models.deepinsight import FAMILY, PRESETS
 
 
@@ -12,14 +12,14 @@ from moa_tf.models.deepinsight import FAMILY, PRESETS
 def test_an_exported_deepinsight_explains_itself_over_its_map(tmp_path):
     pytest.importorskip("tensorflow")
     from moa_tf.cli.explain import explain
-    from moa_tf.explanation.grad_cam import activations, explainer
+    from moa_tf.models.deepinsight.grad_cam import activations, explainer
     from moa_tf.serving.export import export
 
     rng = np.random.default_rng(0)
     spec = SignatureSpec(tuple(f"g-{i}" for i in range(30)), ("c-0", "c-1"), ("cp_type",))
     values = [rng.normal(size=(9, width)).astype("float32") for width in (30, 2)]
     rows = Signatures(spec, np.array([f"id_{i}" for i in range(9)], object), *values, np.zeros(9, "int32"))
-    config = override(PRESETS["small"], ["image_size=32", "embedding=pca"])
+    config = override(PRESETS["small"], ["image_size=32", "embedding=pca"]).architecture
     preprocessing = FAMILY.fit_preprocessing(rows, config, 0)
     network = FAMILY.build(preprocessing, config, np.full(3, 0.2), 0)
     network.get_layer("logits").kernel.assign(rng.normal(size=network.get_layer("logits").kernel.shape))

@@ -10,14 +10,15 @@ from moa_tf.cli.explain import explain as explain_command
 from moa_tf.data.schema import DOSES, TYPES, Signatures, SignatureSpec
 from moa_tf.errors import InputError
 from moa_tf.explanation.importance import ImportanceSums, explain_table, mechanism_table, overall_table
-from moa_tf.explanation.masks import column_shares, ensemble_explainer, explainer, importance_columns
 from moa_tf.explanation.symbols import read_gene_names
+from moa_tf.models.base import importance_columns
 from moa_tf.models.tabnet import TabNetConfig, build, fit_preprocessing
+from moa_tf.models.tabnet.masks import column_shares, ensemble_explainer, explainer
 from moa_tf.serving.export import export
 
 ROWS, TARGETS = 40, ("kinase_inhibitor", "agonist", "toxin")
 SPEC = SignatureSpec(tuple(f"g-{i}" for i in range(7)), ("c-0", "c-1"))
-SETTINGS = {"n_d": 4, "n_a": 4, "n_steps": 2, "batch_size": 32, "virtual_batch_size": 8}
+SETTINGS = {"n_d": 4, "n_a": 4, "n_steps": 2, "virtual_batch_size": 8}
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,11 @@ import keras
 import numpy as np
 import pytest
 
+from moa_tf.config import override
 from moa_tf.data.schema import Signatures, SignatureSpec
 from moa_tf.errors import InputError
-from moa_tf.models.base import get_family, override
-from moa_tf.models.deepinsight import FAMILY, PRESETS, callbacks, fit_preprocessing
+from moa_tf.models.base import get_family
+from moa_tf.models.deepinsight.family import FAMILY, PRESETS, callbacks, fit_preprocessing
 from moa_tf.preprocessing.feature_map import align_to_rectangle, embed_features, to_pixels
 
 numpy = keras.ops.convert_to_numpy
@@ -42,12 +43,12 @@ def signatures():
 
 @pytest.fixture(scope="module")
 def preprocessing(signatures):
-    return fit_preprocessing(signatures, CONFIG, seed=3)
+    return fit_preprocessing(signatures, CONFIG.architecture, seed=3)
 
 
 @pytest.fixture(scope="module")
 def network(preprocessing):
-    return FAMILY.build(preprocessing, CONFIG, PRIOR, seed=0)
+    return FAMILY.build(preprocessing, CONFIG.architecture, PRIOR, seed=0)
 
 
 def test_it_is_registered():
@@ -69,7 +70,7 @@ def test_preprocessing_scales_genes_then_cells_and_fits_the_map_on_them(signatur
 def test_panels_without_cells_or_treatment(cells, treatment):
     signatures = make_signatures(cells=cells, treatment=treatment)
     config = override(CONFIG, ["embedding=pca", "scaling=min-max"])
-    model = fit_preprocessing(signatures, config, seed=0)
+    model = fit_preprocessing(signatures, config.architecture, seed=0)
     features = scale(model, signatures)["features"]
     np.testing.assert_allclose(features.min(0), np.zeros(20 + cells), atol=1e-6)
     np.testing.assert_allclose(features.max(0), np.ones(20 + cells), atol=1e-6)
@@ -84,7 +85,7 @@ def test_logits_start_near_the_prior(network, preprocessing, signatures):
 
 
 def test_the_same_seed_builds_the_same_network(network, preprocessing):
-    again, other = (FAMILY.build(preprocessing, CONFIG, PRIOR, seed=seed) for seed in (0, 1))
+    again, other = (FAMILY.build(preprocessing, CONFIG.architecture, PRIOR, seed=seed) for seed in (0, 1))
     kernels = [numpy(n.get_layer("backbone").get_layer("stem_conv").kernel) for n in (network, again, other)]
     np.testing.assert_array_equal(kernels[0], kernels[1])
     assert (kernels[0] != kernels[2]).any()
@@ -120,19 +121,19 @@ def test_settings_out_of_range_are_refused(assignment, message):
 
 def test_a_weight_file_that_is_not_there_is_refused(preprocessing):
     with pytest.raises(InputError, match="expected none, imagenet, noisy-student or the path"):
-        FAMILY.build(preprocessing, override(CONFIG, ["weights=/nowhere.h5"]), PRIOR, seed=0)
+        FAMILY.build(preprocessing, override(CONFIG, ["weights=/nowhere.h5"]).architecture, PRIOR, seed=0)
 
 
 @pytest.mark.slow
 def test_it_learns_with_a_frozen_start(preprocessing, signatures):
     config = override(PRESETS["small"], ["image_size=32", "epochs=4", "freeze_epochs=1", "drop_connect=0"])
-    network = FAMILY.build(preprocessing, config, PRIOR, seed=0)
+    network = FAMILY.build(preprocessing, config.architecture, PRIOR, seed=0)
     features = scale(preprocessing, signatures)
     labels = (features["features"][:, :3] > np.median(features["features"][:, :3], axis=0)).astype("float32")
     optimizer = keras.optimizers.Adam(3e-3)
     network.compile(optimizer, keras.losses.BinaryCrossentropy(from_logits=True), jit_compile=False)
     optimizer.build(network.trainable_variables)
     history = network.fit(
-        features, labels, batch_size=20, epochs=12, verbose=0, callbacks=callbacks(config)
+        features, labels, batch_size=20, epochs=12, verbose=0, callbacks=callbacks(config.architecture)
     ).history["loss"]
     assert history[-1] < 0.7 * history[0]

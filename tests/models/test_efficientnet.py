@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from moa_tf.errors import InputError
-from moa_tf.models.efficientnet import Unfreeze, build_backbone
-from moa_tf.models.noisy_student import fetch_noisy_student, load_noisy_student
+from moa_tf.models.deepinsight.efficientnet import Unfreeze, build_backbone
+from moa_tf.models.deepinsight.noisy_student import fetch_noisy_student, load_noisy_student
 
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
 EXPECTED = np.load(FIXTURES / "efficientnet_b0.npz")
@@ -137,7 +137,7 @@ def test_a_download_that_fails_is_one_line(monkeypatch):
         raise Exception("URL fetch failure\non https://example.org: no route")
 
     monkeypatch.setattr(keras.applications.efficientnet, "EfficientNetB0", fail)
-    monkeypatch.setattr("moa_tf.models.efficientnet.BACKBONES", {"b0": fail})
+    monkeypatch.setattr("moa_tf.models.deepinsight.efficientnet.BACKBONES", {"b0": fail})
     with pytest.raises(InputError, match="weights=imagenet: cannot be fetched") as caught:
         build_backbone("b0", 64, "imagenet")
     assert "\n" not in str(caught.value)

@@ -4,11 +4,12 @@ import keras
 import numpy as np
 import pytest
 
-from moa_tf.data.input import Inference
+from moa_tf.config import override
 from moa_tf.data.simulate import simulate
 from moa_tf.errors import InputError
-from moa_tf.models.base import get_family, override
+from moa_tf.models.base import get_family
 from moa_tf.models.mlp import FAMILY, PRESETS, MLPConfig
+from moa_tf.training.inference import Inference
 
 
 @pytest.fixture(scope="module")
@@ -81,12 +82,13 @@ def test_set_parses_by_type():
     config = override(
         PRESETS["one-cycle"], ["hidden=64,32", "dropout=0.1", "row_statistics=false", "epochs=3"]
     )
-    assert (config.hidden, config.dropout, config.row_statistics, config.epochs) == (
+    architecture = config.architecture
+    assert (architecture.hidden, architecture.dropout, architecture.row_statistics) == (
         (64, 32),
         (0.1,),
         False,
-        3,
     )
+    assert config.recipe.epochs == 3
 
 
 @pytest.mark.parametrize(

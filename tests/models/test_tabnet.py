@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from moa_tf.config import override
 from moa_tf.data.schema import Signatures, SignatureSpec
 from moa_tf.errors import InputError
 from moa_tf.layers import (
@@ -24,10 +25,9 @@ from moa_tf.layers import (
     tabnet_attention,
 )
 from moa_tf.layers.tabnet_attention import group_matrix
-from moa_tf.models import tabnet_network
-from moa_tf.models.base import override
 from moa_tf.models.tabnet import FAMILY, TabNetConfig, build, fit_preprocessing
-from moa_tf.models.tabnet_network import TabNet, build_explainer
+from moa_tf.models.tabnet import network as tabnet_network
+from moa_tf.models.tabnet.network import TabNet, build_explainer
 
 SMALL = {"n_d": 4, "n_a": 4, "virtual_batch_size": 16}
 
@@ -101,7 +101,7 @@ def test_seeds_and_prior():
     values = np.random.default_rng(0).normal(size=(30, 3)).astype("float32")
     signatures = Signatures(spec, np.arange(30).astype(object), values, cp_time=np.full(30, 24, "float32"))
     for embed in (False, True):
-        config = TabNetConfig(embed_treatment=embed, batch_size=16, **SMALL)
+        config = TabNetConfig(embed_treatment=embed, **SMALL)
         preprocessing = fit_preprocessing(signatures, config, 0)
         network = build(preprocessing, config, np.array([0.5, 0.1]), 0)
         assert set(network.input) == set(preprocessing.output)
@@ -181,7 +181,7 @@ def test_layers_keep_their_weights_by_themselves(tmp_path):
 MIRRORED = """
 import sys
 import numpy as np, keras, tensorflow as tf
-from moa_tf.models.tabnet_network import TabNet
+from moa_tf.models.tabnet.network import TabNet
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
@@ -226,7 +226,7 @@ def test_replicas_average_the_moving_statistics():
 JAX = """
 import sys
 import numpy as np, keras
-from moa_tf.models.tabnet_network import build_explainer
+from moa_tf.models.tabnet.network import build_explainer
 import moa_tf.layers
 assert keras.backend.backend() == "jax"
 directory = sys.argv[1]

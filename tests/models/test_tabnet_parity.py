@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from moa_tf.models.tabnet_network import TabNet, build_explainer
+from moa_tf.models.tabnet.network import TabNet, build_explainer
 
 FIXTURES = Path(__file__).parent / "fixtures" / "tabnet.npz"
 SETTINGS = {"n_d": 3, "n_a": 4, "gamma": 1.3, "momentum": 0.98, "virtual_batch_size": 8}

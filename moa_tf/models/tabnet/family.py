@@ -10,19 +10,22 @@ from typing import Literal
 import keras
 import numpy as np
 
+from moa_tf.config import Recipe, require
 from moa_tf.data.schema import DOSES, Signatures
 from moa_tf.layers import NearestIndex
 from moa_tf.layers.tabnet_encoder import check_architecture
 from moa_tf.models import tabular
-from moa_tf.models.base import Family, output_bias, require
-from moa_tf.models.tabnet_network import TabNet
+from moa_tf.models.base import Family, Hyperparameters, output_bias
+from moa_tf.models.tabnet.masks import ensemble_explainer
+from moa_tf.models.tabnet.network import TabNet
+from moa_tf.models.tabnet.reconstruction import reconstruction_model
 from moa_tf.models.tabular import TabularConfig
 from moa_tf.preprocessing.inputs import make_inputs
 
 
 @dataclass(frozen=True)
 class TabNetConfig(TabularConfig):
-    """TabNet's hyperparameters; the defaults are the recipe that won in the competition.
+    """TabNet's architecture; the defaults are those that won in the competition.
 
     Attributes:
         n_d: width of a step's decision.
@@ -33,29 +36,14 @@ class TabNetConfig(TabularConfig):
         n_independent: GLU layers of a feature transformer of its own.
         mask_type: what makes masks sparse.
         lambda_sparse: weight of the masks' entropy in the loss.
-        virtual_batch_size: rows that are normalised together; at most batch_size.
+        virtual_batch_size: rows that are normalised together; at most the recipe's batch_size.
         momentum: of the moving statistics, in Keras's sense; pytorch-tabnet's is 1 minus this.
         groups: positions in the feature vector that are attended to as one, joined by +, as in `0+1+2,7+8`.
         embed_treatment: feed dose and time as embedded categories, not as numbers.
         embedding_dim: width of each of those embeddings.
         pretrain_ratio: share of the features that self-supervised pretraining masks.
-        pretrain_epochs: passes over the features in self-supervised pretraining.
     """
 
-    epochs: int = 200
-    batch_size: int = 1024
-    optimizer: Literal["adam", "adamw"] = "adam"
-    learning_rate: float = 2e-2
-    schedule: Literal["constant", "one-cycle", "cosine", "plateau"] = "plateau"
-    plateau_factor: float = 0.9
-    plateau_patience: int = 5
-    early_stopping: int = 30
-    weight_decay: float = 1e-5
-    decay_all: bool = True
-    adam_epsilon: float = 1e-8
-    clip_norm: float = 1.0
-    label_smoothing: float = 0.001
-    jit_compile: bool = True
     n_d: int = 32
     n_a: int = 32
     n_steps: int = 1
@@ -70,7 +58,6 @@ class TabNetConfig(TabularConfig):
     embed_treatment: bool = False
     embedding_dim: int = 2
     pretrain_ratio: float = 0.5
-    pretrain_epochs: int = 50
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -84,13 +71,10 @@ class TabNetConfig(TabularConfig):
             self.mask_type,
             self.lambda_sparse,
         )
-        batch = f"1 to batch_size={self.batch_size}"
-        fits = 1 <= self.virtual_batch_size <= self.batch_size
-        require(fits, "virtual_batch_size", self.virtual_batch_size, batch)
+        require(self.virtual_batch_size >= 1, "virtual_batch_size", self.virtual_batch_size, "at least 1")
         require(0 <= self.momentum < 1, "momentum", self.momentum, "in [0, 1)")
         require(self.embedding_dim >= 1, "embedding_dim", self.embedding_dim, "at least 1")
         require(0 < self.pretrain_ratio < 1, "pretrain_ratio", self.pretrain_ratio, "between 0 and 1")
-        require(self.pretrain_epochs >= 1, "pretrain_epochs", self.pretrain_epochs, "at least 1")
         positions: list[str] = []
         for group in self.groups:
             parts = group.split("+")
@@ -99,6 +83,11 @@ class TabNetConfig(TabularConfig):
             positions += [str(int(part)) for part in parts]
         twice = sorted({position for position in positions if positions.count(position) > 1}, key=int)
         require(not twice, "groups", ",".join(self.groups), f"groups that share no feature, not {twice}")
+
+    def check(self, recipe: Recipe) -> None:
+        batch = f"1 to batch_size={recipe.batch_size}"
+        fits = self.virtual_batch_size <= recipe.batch_size
+        require(fits, "virtual_batch_size", self.virtual_batch_size, batch)
 
     @property
     def group_indices(self) -> tuple[tuple[int, ...], ...]:
@@ -176,19 +165,37 @@ def build(preprocessing: keras.Model, config: TabNetConfig, prior: np.ndarray, s
     )
 
 
+# The recipe that won in the competition.
+_WINNERS = Recipe(
+    epochs=200,
+    batch_size=1024,
+    optimizer="adam",
+    learning_rate=2e-2,
+    schedule="plateau",
+    plateau_factor=0.9,
+    plateau_patience=5,
+    early_stopping=30,
+    weight_decay=1e-5,
+    decay_all=True,
+    adam_epsilon=1e-8,
+    clip_norm=1.0,
+    jit_compile=True,
+)
+
 PRESETS = MappingProxyType(
     {
-        "winners": TabNetConfig(),
+        "winners": Hyperparameters(TabNetConfig(), _WINNERS),
         # On 3,000 simulated signatures: log loss 0.0990 with --pretrain, 0.1046 without, column means 0.1098.
-        "small": TabNetConfig(
-            epochs=30,
-            batch_size=256,
-            virtual_batch_size=64,
-            n_d=16,
-            n_a=16,
-            schedule="one-cycle",
-            early_stopping=20,
-            weight_decay=1e-4,
+        "small": Hyperparameters(
+            TabNetConfig(virtual_batch_size=64, n_d=16, n_a=16),
+            dataclasses.replace(
+                _WINNERS,
+                epochs=30,
+                batch_size=256,
+                schedule="one-cycle",
+                early_stopping=20,
+                weight_decay=1e-4,
+            ),
         ),
     }
 )
@@ -199,4 +206,6 @@ FAMILY = Family(
     choose_preset=lambda rows: "winners" if rows >= 8192 else "small",
     fit_preprocessing=fit_preprocessing,
     build=build,
+    explain=ensemble_explainer,
+    reconstruction=reconstruction_model,
 )

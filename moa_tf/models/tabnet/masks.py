@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from moa_tf.data.schema import SignatureSpec
 from moa_tf.errors import InputError
 from moa_tf.layers import CategoryEmbedding, NearestIndex
-from moa_tf.models.tabnet_network import build_explainer
+from moa_tf.models.base import Explainer, Member
+from moa_tf.models.tabnet.network import build_explainer
 from moa_tf.preprocessing import PrincipalComponents, RowStatistics, VarianceThreshold
-
-
-def importance_columns(spec: SignatureSpec) -> tuple[str, ...]:
-    """The columns that importance is given for: genes, cells, then `cp_time` and `cp_dose` if there."""
-    return spec.features + tuple(name for name in spec.treatment if name != "cp_type")
 
 
 def column_shares(preprocessing: keras.Model, network: keras.Model) -> np.ndarray:
@@ -120,9 +115,7 @@ def explainer(preprocessing: keras.Model, network: keras.Model) -> keras.Model:
     return keras.Model(network.input, {"logits": explained.output["logits"], "importance": importance})
 
 
-def ensemble_explainer(
-    members: Sequence[tuple[keras.Model, Sequence[keras.Model]]],
-) -> Callable[[dict[str, Any]], dict[str, Any]]:
+def ensemble_explainer(members: Sequence[Member]) -> Explainer:
     """The mean importance and probability over all networks of a run.
 
     Args:

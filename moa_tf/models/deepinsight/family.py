@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
 import keras
 import numpy as np
 
+from moa_tf.config import Recipe, require
 from moa_tf.data.schema import Signatures
-from moa_tf.models.base import Family, ModelConfig, output_bias, require
-from moa_tf.models.efficientnet import Unfreeze, build_backbone
+from moa_tf.models.base import Family, Hyperparameters, ModelConfig, output_bias
+from moa_tf.models.deepinsight.efficientnet import WEIGHTS, Unfreeze, build_backbone
+from moa_tf.models.deepinsight.grad_cam import explainer
 from moa_tf.preprocessing.feature_map import FeatureMap
 from moa_tf.preprocessing.image import FeatureImage, SwapNoise
 from moa_tf.preprocessing.image_scaling import MinMaxScaling, Norm2Scaling
@@ -69,43 +73,31 @@ class DeepInsightConfig(ModelConfig):
         for name in ("dropout", "drop_connect"):
             require(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
         require(self.freeze_epochs >= 0, "freeze_epochs", self.freeze_epochs, "at least 0")
-        require(
-            self.freeze_epochs < self.epochs,
-            "freeze_epochs",
-            self.freeze_epochs,
-            f"below epochs={self.epochs}",
-        )
 
+    def check(self, recipe: Recipe) -> None:
+        fits = self.freeze_epochs < recipe.epochs
+        require(fits, "freeze_epochs", self.freeze_epochs, f"below epochs={recipe.epochs}")
+
+    @property
+    def files(self) -> dict[str, Path]:
+        return {} if self.weights in WEIGHTS else {"weights": Path(self.weights)}
+
+
+# lish-moa's first place. Its RAdam is AdamW here: Keras has none, and its warm-up matters early only.
+_FIRST_PLACE = Recipe(
+    epochs=35, batch_size=64, learning_rate=3.5e-4, schedule="cosine", train_on_controls=True
+)
 
 PRESETS = MappingProxyType(
     {
-        # lish-moa's first place. Its RAdam is AdamW here: Keras has none, and its warm-up matters early only.
-        "first-place": DeepInsightConfig(
-            epochs=35,
-            batch_size=64,
-            learning_rate=3.5e-4,
-            schedule="cosine",
-            train_on_controls=True,
-        ),
+        "first-place": Hyperparameters(DeepInsightConfig(), _FIRST_PLACE),
         # 'Drug Discovery With Neural Networks', figures 10 and 11.
-        "article": DeepInsightConfig(
-            backbone="b4",
-            image_size=380,
-            epochs=35,
-            batch_size=32,
-            learning_rate=3.5e-4,
-            schedule="cosine",
-            train_on_controls=True,
+        "article": Hyperparameters(
+            DeepInsightConfig(backbone="b4", image_size=380), dataclasses.replace(_FIRST_PLACE, batch_size=32)
         ),
-        "small": DeepInsightConfig(
-            backbone="b0",
-            weights="none",
-            image_size=64,
-            epochs=20,
-            batch_size=64,
-            learning_rate=1e-3,
-            schedule="one-cycle",
-            drop_connect=0.1,
+        "small": Hyperparameters(
+            DeepInsightConfig(backbone="b0", weights="none", image_size=64, drop_connect=0.1),
+            Recipe(epochs=20, batch_size=64, learning_rate=1e-3),
         ),
     }
 )
@@ -166,7 +158,7 @@ def build(preprocessing: keras.Model, config: DeepInsightConfig, prior: np.ndarr
 
     Returns:
         Keras model from `{"features": [B, F]}` to [B, T] float32 logits. Its layer `backbone` can be frozen,
-        and `pool` and `logits` are what `moa_tf.explanation.grad_cam` reads.
+        and `pool` and `logits` are what `moa_tf.models.deepinsight.grad_cam` reads.
 
     Raises:
         InputError: weights that cannot be fetched or do not fit.
@@ -199,4 +191,15 @@ def callbacks(config: DeepInsightConfig) -> list[keras.callbacks.Callback]:
     return [Unfreeze("backbone", config.freeze_epochs)] if config.freeze_epochs else []
 
 
-FAMILY = Family("deepinsight", PRESETS, choose_preset, fit_preprocessing, build, callbacks, synchronise=False)
+FAMILY = Family(
+    "deepinsight",
+    PRESETS,
+    choose_preset,
+    fit_preprocessing,
+    build,
+    explain=explainer,
+    callbacks=callbacks,
+    synchronise=False,
+    # The depthwise convolution's gradient has none.
+    deterministic_on_gpu=False,
+)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
-import pandas as pd
 from keras import ops
 
-Tensors = dict[str, Any]
-Explainer = Callable[[Mapping[str, Any]], Tensors]
+from moa_tf.models.base import Explainer, Member, Tensors
 
 
-def explainer(members: Sequence[tuple[keras.Model, Sequence[keras.Model]]]) -> Explainer:
+def explainer(members: Sequence[Member]) -> Explainer:
     """A function that tells how much each feature's neighbourhood in the image speaks for a mechanism.
 
     Grad-CAM weighs the channels of the last convolution by the gradient of the target's logit,
@@ -28,7 +26,8 @@ def explainer(members: Sequence[tuple[keras.Model, Sequence[keras.Model]]]) -> E
 
     Returns:
         Function from the panel's inputs and, if given, `target` [B] int32, to `activation` [B, F] float32 (in
-        units of the logit) and `target` [B] int32; and, for pictures, the first fold's `features` [B, F] float32
+        units of the logit), `importance` [B, F], the same as shares that sum to 1 (or 0 where nothing speaks for
+        it), and `target` [B] int32; and, for pictures, the first fold's `features` [B, F] float32
         in [0, 1], `pixels` [F, 2] int32 (row, column) and `image_size` int32. Without `target` each signature
         is explained for the mechanism that is most probable by the networks. It is made of Keras operations
         only, so it can be traced into a SavedModel's signature.
@@ -65,8 +64,10 @@ def explainer(members: Sequence[tuple[keras.Model, Sequence[keras.Model]]]) -> E
             weights = ops.take(ops.transpose(head.kernel), target, axis=0)
             cells = ops.squeeze(ops.matmul(maps, ops.expand_dims(weights, 2)), 2) / maps.shape[1]
             activation += ops.matmul(ops.relu(cells), sampling)
+        total = ops.sum(activation, axis=1, keepdims=True)
         return {
             "activation": activation / len(evidence),
+            "importance": activation / ops.where(total > 0, total, 1.0),
             "target": target,
             "features": ops.cast(scaled[0], "float32"),
             "pixels": ops.convert_to_tensor(image.pixels, dtype="int32"),
@@ -102,32 +103,6 @@ def activations(
         results.append([ops.convert_to_numpy(result[name]) for name in ("activation", "target")])
     activation, targets = (np.concatenate(parts) for parts in zip(*results, strict=True))
     return activation, targets
-
-
-def rank_features(
-    activation: np.ndarray, names: Sequence[str], symbols: Mapping[str, str] | None = None
-) -> pd.DataFrame:
-    """The features by their mean activation over signatures, strongest first.
-
-    Args:
-        activation: [N, F], of signatures of one mechanism.
-        names: F feature names, such as `g-17`.
-        symbols: name -> gene symbol or cell line, where known.
-
-    Returns:
-        Columns `rank` (from 1), `feature`, `symbol` (if `symbols` is given; empty where unknown),
-        `activation` (mean, in units of the logit), `share` (of all features' activations).
-    """
-    mean = np.asarray(activation, np.float64).mean(axis=0)
-    order = np.argsort(-mean, kind="stable")
-    table = {"rank": np.arange(1, len(order) + 1), "feature": [names[i] for i in order]}
-    if symbols is not None:
-        table["symbol"] = [symbols.get(names[i], "") for i in order]
-    total = mean.sum()
-    return pd.DataFrame(
-        table
-        | {"activation": mean[order], "share": mean[order] / total if total > 0 else np.zeros(len(order))}
-    )
 
 
 def _last_maps(network: keras.Model) -> keras.Model:

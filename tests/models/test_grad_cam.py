@@ -2,14 +2,14 @@ import keras
 import numpy as np
 import pytest
 
+from moa_tf.config import override
 from moa_tf.data.schema import Signatures, SignatureSpec
-from moa_tf.explanation.grad_cam import activations, explainer, rank_features
-from moa_tf.models.base import override
 from moa_tf.models.deepinsight import FAMILY, PRESETS
+from moa_tf.models.deepinsight.grad_cam import activations, explainer
 
 numpy = keras.ops.convert_to_numpy
 TARGETS = 5
-CONFIG = override(PRESETS["small"], ["image_size=96", "embedding=pca"])
+CONFIG = override(PRESETS["small"], ["image_size=96", "embedding=pca"]).architecture
 
 
 def build(preprocessing):
@@ -96,16 +96,7 @@ def test_the_explanation_is_a_signature_of_a_saved_model(parts, tmp_path):
         expected = explain({"genes": genes, "target": target})["activation"]
         np.testing.assert_allclose(result["activation"], expected, rtol=1e-3, atol=1e-5)
         np.testing.assert_array_equal(result["target"], target)
+        shares = expected / np.sum(expected, axis=1, keepdims=True)
+        np.testing.assert_allclose(result["importance"], shares, rtol=1e-3, atol=1e-6)
     np.testing.assert_array_equal(result["pixels"], preprocessing.get_layer("feature_map").pixels)
     assert int(result["image_size"]) == 96
-
-
-def test_ranking_by_hand():
-    activation = np.array([[1.0, 0.0, 4.0], [3.0, 0.0, 0.0]])
-    table = rank_features(activation, ["g-0", "g-1", "c-0"], {"g-0": "TP53", "c-0": "MCF7"})
-    assert table.feature.tolist() == ["g-0", "c-0", "g-1"]
-    assert table.symbol.tolist() == ["TP53", "MCF7", ""]
-    assert table["rank"].tolist() == [1, 2, 3]
-    np.testing.assert_allclose(table.activation, [2, 2, 0])
-    np.testing.assert_allclose(table.share, [0.5, 0.5, 0])
-    assert "symbol" not in rank_features(np.zeros((2, 3)), ["a", "b", "c"])

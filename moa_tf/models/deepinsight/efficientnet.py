@@ -8,7 +8,7 @@ from types import MappingProxyType
 import keras
 
 from moa_tf.errors import InputError
-from moa_tf.models.noisy_student import (
+from moa_tf.models.deepinsight.noisy_student import (
     fetch_noisy_student,
     load_noisy_student,
     one_line,
@@ -22,6 +22,9 @@ BACKBONES = MappingProxyType(
         "b4": keras.applications.EfficientNetB4,
     }
 )
+
+WEIGHTS = ("none", "imagenet", "noisy-student")
+"""What `weights` may name; anything else is the path of a file."""
 
 _KERAS_DROP_CONNECT = 0.2
 """What `keras.applications` builds with, and has no argument for."""

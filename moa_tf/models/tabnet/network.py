@@ -71,7 +71,7 @@ def TabNet(
 
     Example:
         >>> import keras, numpy as np
-        >>> from moa_tf.models.tabnet_network import TabNet, build_explainer
+        >>> from moa_tf.models.tabnet.network import TabNet, build_explainer
         >>> keras.utils.set_random_seed(0)
         >>> model = TabNet(features=20, targets=3, n_d=8, n_a=8, virtual_batch_size=32, seed=0)
         >>> loss = keras.losses.BinaryCrossentropy(from_logits=True)
