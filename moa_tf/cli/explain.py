@@ -148,7 +148,7 @@ def _draw_maps(
     plot_density(source.pixels, source.image_size).savefig(directory / "feature_map.png")
     frequent = [i for i in np.argsort(-sums.weights, kind="stable")[:4] if sums.weights[i] > 0]
     if frequent:
-        maps = {source.targets[i]: sums.by_target[i] for i in frequent}
+        maps = {source.targets[i]: sums.by_target[i, : len(source.pixels)] for i in frequent}
         labels = name_columns(source.columns, names)
         figure = plot_activations(source.pixels, source.image_size, maps, labels, top, unit="share")
         figure.savefig(directory / "activation_maps.png")

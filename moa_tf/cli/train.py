@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from moa_tf.atomic import check_directory, check_file
 from moa_tf.cli.output import print_table, write_json
 from moa_tf.cli.startup import import_tensorflow
+from moa_tf.config import LARGEST_SEED, PRECISIONS, override
+from moa_tf.data.schema import SPLITS
 from moa_tf.errors import InputError
+from moa_tf.models.base import FAMILIES, get_family
+from moa_tf.training.strategy import STRATEGIES
 
-MODELS = ("mlp", "tabnet", "deepinsight")
+if TYPE_CHECKING:
+    from moa_tf.training.run import Run
+
 SAMPLE = 3000
 """Signatures of the simulated sample that stands in where no data is given."""
 
@@ -21,17 +30,17 @@ SAMPLE = 3000
 @click.option(
     "--data", type=click.Path(path_type=Path), help="Directory of tables. [default: a simulated sample]"
 )
-@click.option("--model", type=click.Choice(MODELS), default="mlp", show_default=True)
+@click.option("--model", type=click.Choice(list(FAMILIES)), default="mlp", show_default=True)
 @click.option("--preset", help="Named set of hyperparameters. [default: by the size of the table]")
 @click.option(
     "--strategy",
-    type=click.Choice(["none", "mirrored", "multi-worker", "tpu"]),
+    type=click.Choice(STRATEGIES),
     default="none",
     show_default=True,
     help="mirrored: all GPUs of this machine. multi-worker: as TF_CONFIG says.",
 )
 @click.option("--logical-devices", type=int, help="With mirrored: replicas on the CPU, for tests.")
-@click.option("--split", type=click.Choice(["drug", "row", "kaggle"]), default="drug", show_default=True)
+@click.option("--split", type=click.Choice(SPLITS), default="drug", show_default=True)
 @click.option("--folds", type=click.IntRange(2), default=5, show_default=True)
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Networks in each fold.")
 @click.option("--only-fold", type=click.IntRange(0), help="Train this fold alone, counted from 0.")
@@ -42,13 +51,18 @@ SAMPLE = 3000
 )
 @click.option(
     "--precision",
-    type=click.Choice(["float32", "mixed_bfloat16", "mixed_float16"]),
+    type=click.Choice(PRECISIONS),
     default="float32",
     show_default=True,
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0, LARGEST_SEED), default=0, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory. [default: runs/MODEL-DATE-TIME]")
-@click.option("--export", "root", type=click.Path(path_type=Path), help="[default: saved_models/MODEL]")
+@click.option(
+    "--export",
+    "root",
+    type=click.Path(path_type=Path),
+    help="Export to here. [default: saved_models/MODEL, of whole runs]",
+)
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
 @click.option(
     "--refit", is_flag=True, help="Export networks trained on all rows, not the mean of the folds'."
@@ -101,76 +115,114 @@ def train(
         raise InputError("--resume: expected --out with the directory of the run to go on with")
     if pretrain_also is not None and not pretrain:
         raise InputError("--pretrain-also: expected --pretrain with it")
+    saved_models = root or Path("saved_models", model)
+    for directory in (out or Path("runs"), *[saved_models] * (not shuffle_labels)):
+        check_directory(directory)
+    if json_file is not None:
+        check_file(json_file)
     started = time.monotonic()
     import_tensorflow()
     import tensorflow as tf
 
     from moa_tf.cli.progress import LiveReporter
     from moa_tf.data.read import read_features
-    from moa_tf.models.base import get_family, override
-    from moa_tf.training.cross_validation import Settings, cross_validate
+    from moa_tf.training.cross_validation import Validation, cross_validate
+    from moa_tf.training.network_learner import NetworkLearner
+    from moa_tf.training.run import Run
     from moa_tf.training.strategy import make_placement
 
     placement = make_placement(strategy, logical_devices)
-    # On a GPU the depthwise convolution's gradient has no deterministic kernel.
-    if model != "deepinsight" or not tf.config.list_physical_devices("GPU"):
+    family = get_family(model)
+    if family.deterministic_on_gpu or not tf.config.list_physical_devices("GPU"):
         tf.config.experimental.enable_op_determinism()
     with LiveReporter() as reporter:
+        if strategy != "multi-worker" and os.environ.get("TF_CONFIG"):
+            reporter.message(f"TF_CONFIG is set, and not used by --strategy {strategy}")
         dataset = _load(data, seed, reporter.message)
-        family = get_family(model)
         chosen = preset or family.choose_preset(len(dataset))
         if chosen not in family.presets:
             raise InputError(f"--preset {chosen}: expected one of {', '.join(family.presets)}")
         given = [f"epochs={epochs}"] * (epochs is not None) + [f"batch_size={batch_size}"] * (
             batch_size is not None
         )
-        config = override(family.presets[chosen], [*given, *assignments])
+        hyperparameters = override(family.presets[chosen], [*given, *assignments])
         reporter.message(
             f"{model}, preset {chosen}{'' if preset else f' (by itself for {len(dataset)} signatures)'}, "
             f"{folds} folds by {split} × {seeds} seeds, {placement.replicas} replicas"
         )
-        out = out or Path("runs", f"{model}-{time.strftime('%Y%m%d-%H%M%S')}")
-        settings = Settings(
-            model, chosen, config, split, folds, seeds, seed, precision, pretrain, shuffle_labels
+        learner = NetworkLearner(
+            family,
+            hyperparameters,
+            placement,
+            chosen,
+            precision,
+            pretrain,
+            read_features(pretrain_also, dataset.signatures.spec) if pretrain_also else None,
         )
-        unlabelled = read_features(pretrain_also, dataset.signatures.spec) if pretrain_also else None
+        run = Run(out or Path("runs", f"{model}-{time.strftime('%Y%m%d-%H%M%S')}"), fresh=out is None)
         metrics = cross_validate(
             dataset,
-            settings,
-            placement,
-            out,
+            learner,
+            Validation(split, folds, seeds, seed, shuffle_labels),
+            run,
             only_fold=only_fold,
             refit=refit,
             resume=resume,
-            unlabelled=unlabelled,
             reporter=reporter,
         )
     if not placement.chief:
         return
-    print_table(_title(metrics, chosen), ["rows", *_COLUMNS.values()], _rows(metrics))
-    version = None
-    if not shuffle_labels:
-        from moa_tf.serving.run_export import export_run
-
-        version = export_run(out, root or Path("saved_models", model))
+    _print_metrics(metrics, chosen)
+    print(f"run          {run.directory}")
+    version, note = _export(run, metrics, root, saved_models)
+    print(f"SavedModel   {version if version else 'none'}{f' ({note})' if note else ''}")
     seconds = time.monotonic() - started
-    print(f"run          {out}")
-    if version is not None:
-        print(f"SavedModel   {version}")
     print(f"time         {seconds:.0f} s")
     if version is not None:
-        predict = f"moa-tf predict {version.parent}"
-        tests = sorted(data.glob("test_features.*")) if data else []
-        if data is None:
-            print(
-                f"\nNext: moa-tf data simulate sample && {predict} sample/test_features.csv predictions.csv"
-            )
-        else:
-            print(f"\nNext: {predict} {tests[0] if tests else 'FEATURES.csv'} predictions.csv")
+        _print_next(version.parent, data)
     if json_file is not None:
-        write_json(
-            json_file, {**metrics, "run": out, "saved_model": version, "preset": chosen, "seconds": seconds}
-        )
+        figures = {
+            **metrics,
+            "run": run.directory,
+            "saved_model": version,
+            "preset": chosen,
+            "seconds": seconds,
+        }
+        write_json(json_file, figures)
+
+
+def _export(run: Run, metrics: dict[str, Any], root: Path | None, default: Path) -> tuple[Path | None, str]:
+    """Exports the run, unless that would put something into service that was not asked for.
+
+    Returns:
+        The version's directory, or None; and why it is not a new one.
+    """
+    from moa_tf.serving.run_export import export_run, exported_version
+
+    if metrics["shuffled_labels"]:
+        return None, "a control is not exported"
+    trained, planned = len(metrics["folds"]), metrics["folds_planned"]
+    if root is None and trained < planned:
+        return None, f"{trained} of {planned} folds; give --export to export them all the same"
+    version = exported_version(run.directory, default)
+    if version is not None:
+        return version, "exported before, of the same models"
+    try:
+        return export_run(run.directory, default), ""
+    except InputError as error:
+        again = shlex.join(["moa-tf", "export", str(run.directory), str(default)])
+        raise InputError(f"{error}\nThe run is finished. Export it with: {again}") from error
+
+
+def _print_next(root: Path, data: Path | None) -> None:
+    def predict(features: str) -> str:
+        return shlex.join(["moa-tf", "predict", str(root), features, "predictions.csv"])
+
+    if data is None:
+        print(f"\nNext: moa-tf data simulate sample && {predict('sample/test_features.csv')}")
+        return
+    tests = sorted(data.glob("test_features.*"))
+    print(f"\nNext: {predict(str(tests[0]) if tests else 'FEATURES.csv')}")
 
 
 _COLUMNS = {
@@ -180,6 +232,19 @@ _COLUMNS = {
     "macro_auroc": "macro AUROC",
     "macro_average_precision": "macro avg. precision",
 }
+
+
+def _print_metrics(metrics: dict[str, Any], preset: str) -> None:
+    overall = metrics["overall"]
+    print_table(_title(metrics, preset), ["rows", *_COLUMNS.values()], _rows(metrics))
+    low, high = overall["intervals"]["macro_auroc"]
+    if overall["targets_ranked"]:
+        print(
+            f"AUROC and average precision rank within folds. Macro AUROC over {overall['targets_ranked']} of "
+            f"{overall['targets']} targets, 95 % interval over drugs: {low:.3f} to {high:.3f}\n"
+        )
+    else:
+        print("No target has both a positive and a negative: AUROC and average precision are not defined.\n")
 
 
 def _rows(metrics: dict[str, Any]) -> list[list[Any]]:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 
+from moa_tf.data.schema import SPLITS
 from moa_tf.errors import InputError
 
-Scheme = Literal["drug", "row", "kaggle"]
-SCHEMES: tuple[Scheme, ...] = ("drug", "row", "kaggle")
 FREQUENT = 18
 """A drug of at most this many rows stays in one fold under `kaggle`: 3 times x 2 doses x 3 replicates."""
 
 
 def assign_folds(
-    targets: np.ndarray, drug_id: np.ndarray | None, scheme: Scheme = "drug", folds: int = 5, seed: int = 0
+    targets: np.ndarray,
+    drug_id: np.ndarray | None,
+    scheme: str = "drug",
+    folds: int = 5,
+    seed: int = 0,
+    control=None,
 ) -> np.ndarray:
     """The validation fold of every row.
 
@@ -49,8 +51,8 @@ def assign_folds(
     Source: Sechidis, Tsoumakas & Vlahavas, On the Stratification of Multi-Label Data (2011); `kaggle` is the
     scheme that C. Deotte published in the MoA competition ("Drug and multilabel stratification").
     """
-    if scheme not in SCHEMES:
-        raise InputError(f"--split {scheme}: expected one of {', '.join(SCHEMES)}")
+    if scheme not in SPLITS:
+        raise InputError(f"--split {scheme}: expected one of {', '.join(SPLITS)}")
     if folds < 2:
         raise InputError(f"--folds {folds}: expected at least 2")
     labels = np.asarray(targets) > 0

@@ -11,6 +11,9 @@ import numpy as np
 TYPES = ("trt_cp", "ctl_vehicle")
 DOSES = ("D1", "D2")
 CONTROL = TYPES.index("ctl_vehicle")
+SPLITS = ("drug", "row", "kaggle")
+"""Ways to deal rows into folds, see `moa_tf.data.folds`."""
+
 TREATMENT = ("cp_type", "cp_time", "cp_dose")
 """The treatment columns, in the order in which the competition's tables have them."""
 

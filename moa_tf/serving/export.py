@@ -107,7 +107,7 @@ def export(
 
 def suggest_batch_size(members: Sequence[Member]) -> int:
     """How many signatures to compute at once, see `fitting_batch_size`."""
-    from moa_tf.data.input import fitting_batch_size
+    from moa_tf.training.inference import fitting_batch_size
 
     return fitting_batch_size(
         [model for preprocessing, networks in members for model in (preprocessing, *networks)]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
 from moa_tf.data.schema import SignatureSpec
 from moa_tf.errors import InputError
-from moa_tf.explanation.sources import run_explainer
+from moa_tf.models.base import get_family
 from moa_tf.serving.export import export
-from moa_tf.training.run import REFIT, Run, load_members
+from moa_tf.serving.versions import load_metadata, versions
+from moa_tf.training.network_learner import load_members
+from moa_tf.training.run import Run
 
 
 def export_run(directory: Path, root: Path) -> Path:
@@ -23,34 +25,52 @@ def export_run(directory: Path, root: Path) -> Path:
         The new version's directory.
 
     Raises:
-        InputError: no run, nothing finished in it, a damaged file, or `root` cannot be written.
+        InputError: no run, a part of it that is not finished, a damaged file, shuffled labels, or `root` cannot be
+            written.
     """
     run = Run(directory)
     description = run.description
+    if description["settings"].get("shuffle_labels"):
+        raise InputError(f"{directory}: was trained on shuffled labels, expected a run to be used")
     members = load_members(directory)
-    try:
-        metrics = json.loads((run.directory / "metrics.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise InputError(f"{run.directory}: no metrics.json; finish the run with --resume") from None
-    networks = sum(len(seeds) for _, seeds in members)
-    refitted = run.fold(REFIT).exists()
-    what = (
-        "networks trained on all rows" if refitted else f"networks of {len(members)} cross-validation folds"
-    )
+    metrics = run.metrics()
+    family = get_family(description["model"])
     return export(
         members,
         Path(root),
         spec=SignatureSpec.from_dict(description["panel"]),
         target_names=description["targets"],
         metadata={
-            "model": description["model"],
-            "ensemble": f"mean probability of {networks} {what}",
+            "model": family.name,
+            "ensemble": f"mean probability of {_what(description, members, metrics)}",
             "fingerprint": description["data"]["fingerprint"],
             "simulated": description["data"]["simulated"],
             "metrics": metrics["overall"],
             "split": metrics["split"],
             "settings": description["settings"],
             "training_versions": description["versions"],
+            "run_models": metrics["models"],
         },
-        explainer=run_explainer(description["model"], members),
+        explainer=None if family.explain is None else family.explain(members),
     )
+
+
+def exported_version(directory: Path, root: Path) -> Path | None:
+    """The version below `root` that these very models of the run were exported to, if there is one."""
+    models = Run(directory).digest()
+    for _, version in sorted(versions(root).items(), reverse=True):
+        try:
+            if load_metadata(version).get("run_models") == models:
+                return version
+        except InputError:
+            continue
+    return None
+
+
+def _what(description: dict[str, Any], members: list[Any], metrics: dict[str, Any]) -> str:
+    networks = sum(len(seeds) for _, seeds in members)
+    if description["plan"]["refit"]:
+        return f"{networks} networks trained on all rows"
+    planned = metrics["folds_planned"]
+    part = f"{len(members)} of {planned}" if len(members) < planned else f"{planned}"
+    return f"{networks} networks of {part} cross-validation folds"

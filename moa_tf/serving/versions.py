@@ -26,7 +26,7 @@ def latest_version(path: Path) -> Path:
         return path
     if not path.is_dir():
         raise InputError(f"{path}: no such directory, expected a SavedModel or the directory of its versions")
-    for _, directory in sorted(_versions(path).items(), reverse=True):
+    for _, directory in sorted(versions(path).items(), reverse=True):
         if (directory / "saved_model.pb").is_file():
             return directory
     raise InputError(
@@ -58,7 +58,7 @@ def load_metadata(path: Path) -> dict[str, Any]:
 def publish(directory: Path, root: Path) -> Path:
     """Renames `directory`, which lies in `root`, to the number after the highest there, and returns that."""
     while True:
-        version = root / str(max(_versions(root), default=0) + 1)
+        version = root / str(max(versions(root), default=0) + 1)
         try:
             # Never replaces another exporter's version: rename fails on a directory that is not empty.
             directory.rename(version)
@@ -70,5 +70,8 @@ def publish(directory: Path, root: Path) -> Path:
             return version
 
 
-def _versions(root: Path) -> dict[int, Path]:
+def versions(root: Path) -> dict[int, Path]:
+    """The numbered directories in `root`; none where it is not there."""
+    if not root.is_dir():
+        return {}
     return {int(path.name): path for path in root.iterdir() if path.name.isascii() and path.name.isdecimal()}

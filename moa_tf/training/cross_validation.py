@@ -1,14 +1,12 @@
-"""Folds × seeds into a run directory: trained members, out-of-fold predictions, metrics."""
+"""Folds × seeds of a learner into a run directory: members, out-of-fold predictions, metrics."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import platform
-import statistics
-from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -16,263 +14,282 @@ import numpy as np
 import pandas as pd
 
 import moa_tf
+from moa_tf.config import LARGEST_SEED, Config, require
 from moa_tf.data.folds import assign_folds
-from moa_tf.data.input import Inference
-from moa_tf.data.schema import Dataset, Signatures
-from moa_tf.errors import InputError
+from moa_tf.data.schema import Dataset
+from moa_tf.evaluation.intervals import bootstrap, interval
 from moa_tf.evaluation.metrics import evaluate
-from moa_tf.models.base import Family, ModelConfig, get_family
-from moa_tf.training.fold import FoldData, probabilities, train_network
-from moa_tf.training.pretraining import pretrain
+from moa_tf.training.fold import ALL, Fold, check_fold, make_fold
+from moa_tf.training.learner import Learner
 from moa_tf.training.reporter import Reporter
-from moa_tf.training.run import REFIT, Run, damage, save, seal, write_text
-from moa_tf.training.strategy import Placement
+from moa_tf.training.run import FoldParts, Run, save, write_text
+
+_SHARED = LARGEST_SEED
+"""Stands in a stream's key where a member's number would: what a fold's members share has a stream of its own."""
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What decides a run's result, together with the data.
+class Validation(Config):
+    """How a learner is validated.
 
     Attributes:
-        model: family.
-        preset: preset that `config` began with, for the record.
-        config: hyperparameters.
         split: `drug`, `row` or `kaggle`; see `moa_tf.data.folds`.
         folds: number of folds.
-        seeds: networks in each fold.
+        seeds: members of each fold.
         seed: of everything random.
-        precision: Keras dtype policy.
-        pretrain: pretrain each network on its fold's training rows, without labels.
         shuffle_labels: give each drug another drug's labels, as a control: a figure above chance then
             would show a leak.
     """
 
-    model: str
-    preset: str
-    config: ModelConfig
     split: str = "drug"
     folds: int = 5
     seeds: int = 1
     seed: int = 0
-    precision: str = "float32"
-    pretrain: bool = False
     shuffle_labels: bool = False
 
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.seeds >= 1, "seeds", self.seeds, "at least 1")
+        require(0 <= self.seed <= LARGEST_SEED, "seed", self.seed, f"0 to {LARGEST_SEED}")
 
 
 def cross_validate(
     dataset: Dataset,
-    settings: Settings,
-    placement: Placement,
-    out: Path,
+    learner: Learner,
+    validation: Validation,
+    run: Run,
     *,
     only_fold: int | None = None,
     refit: bool = False,
     resume: bool = False,
-    unlabelled: Signatures | None = None,
     reporter: Reporter | None = None,
 ) -> dict[str, Any]:
-    """Trains what is not there yet, and scores it.
+    """Fits what is not there yet, and scores it.
 
     Args:
         dataset: training signatures with labels.
-        settings: see `Settings`.
-        placement: where to compute.
-        out: run directory.
-        only_fold: train and score this fold alone.
-        refit: also train `seeds` networks on all rows, for the export.
-        resume: go on with the run in `out`.
-        unlabelled: more signatures of the same panel, for pretraining alone.
+        learner: what to fit.
+        validation: on which folds.
+        run: where to keep it.
+        only_fold: fit this fold alone. With `resume`, what the run holds of other folds counts all the same.
+        refit: also fit `seeds` members on all rows, for the export.
+        resume: go on with the run that is there.
         reporter: told of the progress.
 
     Returns:
-        What `metrics.json` holds: `overall` and `folds`, see `moa_tf.evaluation.metrics.evaluate`. Each row
-        is predicted by models that never saw it, nor its drug if `split` is `drug`. Empty for a worker that is
-        not the chief.
+        What `metrics.json` holds: `overall` and `folds`, see `moa_tf.evaluation.metrics.evaluate`, over those folds
+        that are finished. Each row is predicted by members that never saw it, nor its drug if `split` is `drug`.
+        AUROC and average precision of `overall` rank within folds; `intervals` are over drugs. Empty for a worker
+        that does not write.
 
     Raises:
-        InputError: settings that do not fit data or replicas; a run that cannot be resumed.
+        InputError: settings that do not fit data or machine; a run that cannot be resumed, or that another process
+            holds. Before anything is written, as far as it can be known by then.
     """
     reporter = reporter or Reporter()
-    if only_fold is not None and not 0 <= only_fold < settings.folds:
-        raise InputError(f"--only-fold {only_fold}: expected 0 to {settings.folds - 1}")
-    if settings.pretrain and settings.model != "tabnet":
-        raise InputError(f"--pretrain: expected --model tabnet, not {settings.model}")
-    if settings.pretrain and placement.name == "multi-worker":
-        raise InputError("--pretrain: expected another strategy than multi-worker")
-    if settings.shuffle_labels:
-        dataset = _with_shuffled_labels(dataset, settings.seed)
-    fold_of_row = assign_folds(
-        dataset.targets, dataset.drug_id, settings.split, settings.folds, settings.seed
+    require(
+        only_fold is None or 0 <= only_fold < validation.folds,
+        "only_fold",
+        only_fold,
+        f"0 to {validation.folds - 1}",
     )
-    run = Run(out)
-    if placement.chief:
-        run.start(_describe(dataset, settings, unlabelled), ("settings", "data", "panel", "targets"), resume)
-    training = _Training(dataset, settings, placement, run, reporter, unlabelled)
-    folds = range(settings.folds) if only_fold is None else [only_fold]
-    reporter.start(sum(training.missing(fold) for fold in folds) + (training.missing(REFIT) if refit else 0))
-
-    control = dataset.signatures.control
-    predicted = np.zeros(dataset.targets.shape, np.float32)
-    prior = np.zeros(dataset.targets.shape, np.float32)
-    scored = np.zeros(len(dataset), bool)
-    histories = []
-    for fold in folds:
-        held_out = fold_of_row == fold
-        train = np.flatnonzero(~held_out & (settings.config.train_on_controls | ~control))
-        rows = np.flatnonzero(held_out)
-        blocks, history = training.fold(fold, train, rows, settings.config)
-        histories += history
-        # The mean is the ensemble's prediction; controls get 0, as from the exported model.
-        predicted[rows] = np.mean(blocks, axis=0, dtype=np.float64)
-        predicted[rows[control[rows]]] = 0.0
-        prior[rows] = dataset.targets[np.flatnonzero(~held_out & ~control)].mean(axis=0)
-        scored |= held_out
-    if refit:
-        everything = np.flatnonzero(settings.config.train_on_controls | ~control)
-        training.fold(REFIT, everything, np.empty(0, np.int64), _without_held_out(settings.config, histories))
-    if not placement.chief:
-        return {}
-
-    table = pd.DataFrame(predicted[scored], columns=list(dataset.target_names))
-    table.insert(0, "fold", fold_of_row[scored].astype(np.int32))
-    table.insert(0, "sig_id", dataset.signatures.sig_id[scored])
-    save(run.directory / "oof.parquet", lambda name: table.to_parquet(name, index=False))
-
-    def figures(rows: np.ndarray) -> dict[str, Any]:
-        return evaluate(dataset.targets[rows], predicted[rows], control[rows], prior=prior[rows])
-
-    metrics = {
-        "overall": figures(scored),
-        "folds": [{"fold": fold, **figures(fold_of_row == fold)} for fold in folds],
-        "split": settings.split if dataset.drug_id is not None or settings.split == "row" else "signature",
-        "simulated": dataset.simulated,
-        "shuffled_labels": settings.shuffle_labels,
+    if validation.shuffle_labels:
+        dataset = with_shuffled_labels(dataset, validation.seed)
+    folds = make_folds(dataset, validation, learner.train_on_controls)
+    nothing = np.zeros(len(dataset), bool)
+    every: dict[int | str, Fold] = {**folds, ALL: make_fold(ALL, dataset, nothing, learner.train_on_controls)}
+    plan = {
+        "folds": list(folds) if only_fold is None else [only_fold],
+        "seeds": validation.seeds,
+        "refit": refit,
+        "shared": list(learner.shared),
+        "files": list(learner.files),
     }
-    write_text(run.directory / "metrics.json", metrics)
-    return metrics
+    for name in [*plan["folds"], *[ALL] * refit]:
+        check_fold(every[name], dataset)
+    learner.check(dataset, [every[name] for name in plan["folds"]])
+    description = _describe(dataset, learner, validation)
+    held = run.held(description, plan, resume, reporter.message) if learner.writes else nullcontext()
+    with held:
+        training = _Training(dataset, learner, validation, reporter)
+        # The state at the start: every worker sees the same, whatever the chief has written since.
+        states = [_State(parts, reporter) for parts in run.parts(run.joined(plan))]
+        reporter.start(sum(state.missing for state in states))
+        for state in states:
+            if state.name != ALL:
+                training.fold(every[state.name], state)
+        histories = [history for results in training.results.values() for _, history in results]
+        for state in states:
+            if state.name == ALL:
+                training.learner = learner.refit(histories)
+                training.fold(every[ALL], state)
+        if not learner.writes:
+            return {}
+        return _score(dataset, validation, run, folds, training.results)
+
+
+def make_folds(dataset: Dataset, validation: Validation, train_on_controls: bool) -> dict[int, Fold]:
+    """The folds by their numbers; the same arguments give the same ones."""
+    fold_of_row = assign_folds(
+        dataset.targets,
+        dataset.drug_id,
+        validation.split,
+        validation.folds,
+        validation.seed,
+        control=dataset.signatures.control,
+    )
+    return {
+        number: make_fold(number, dataset, fold_of_row == number, train_on_controls)
+        for number in range(validation.folds)
+    }
+
+
+class _State:
+    """What is there of a fold, and what is to be made."""
+
+    def __init__(self, parts: FoldParts, reporter: Reporter) -> None:
+        self.name, self.parts = parts.name, parts
+        # A checksum of every file: asked once.
+        self.shared = parts.shared is None or self._whole(parts.shared, "is fitted again", reporter)
+        self.members = [self._whole(member, "is trained again", reporter) for member in parts.members]
+        for member, whole in zip(parts.members, self.members, strict=True):
+            if whole:
+                (member.directory / "checkpoint.npz").unlink(missing_ok=True)
+
+    @staticmethod
+    def _whole(part: Any, what: str, reporter: Reporter) -> bool:
+        wrong = part.damage()
+        if wrong:
+            reporter.message(f"{part.directory / wrong[0]}: damaged; it {what}")
+        return wrong == []
+
+    @property
+    def missing(self) -> int:
+        return self.members.count(False)
 
 
 class _Training:
     """What the folds of one run share."""
 
     def __init__(
-        self,
-        dataset: Dataset,
-        settings: Settings,
-        placement: Placement,
-        run: Run,
-        reporter: Reporter,
-        unlabelled: Signatures | None,
+        self, dataset: Dataset, learner: Learner, validation: Validation, reporter: Reporter
     ) -> None:
-        self.dataset, self.settings, self.placement = dataset, settings, placement
-        self.run, self.reporter, self.unlabelled = run, reporter, unlabelled
-        self.family: Family = get_family(settings.model)
+        self.dataset, self.learner, self.validation, self.reporter = dataset, learner, validation, reporter
+        self.results: dict[int | str, list[tuple[np.ndarray, dict[str, Any]]]] = {}
 
-    def missing(self, fold: int | str) -> int:
-        """How many of the fold's networks are not there yet."""
-        return sum(damage(self.run.member(fold, seed)) != [] for seed in range(self.settings.seeds))
-
-    def fold(
-        self, fold: int | str, train: np.ndarray, held_out: np.ndarray, config: ModelConfig
-    ) -> tuple[list[np.ndarray], list[dict]]:
-        """Trains the fold's missing networks; gives each one's predictions [V, T] and history."""
-        data = None
-        predictions, histories = [], []
-        for seed in range(self.settings.seeds):
-            directory = self.run.member(fold, seed)
-            wrong = damage(directory)
-            if wrong:
-                self.reporter.message(f"{directory / wrong[0]}: damaged; this network is trained again")
-            if wrong != []:
-                data = data or self._prepare(fold, train, held_out)
-                predicted, history = self._train(fold, seed, data, config)
+    def fold(self, fold: Fold, state: _State) -> None:
+        """Fits the fold's missing members; keeps each one's predictions [V, T] and history."""
+        prepared = None
+        if state.missing or not state.shared:
+            prepared = self._prepare(fold, state)
+        results = []
+        for seed, (part, whole) in enumerate(zip(state.parts.members, state.members, strict=True)):
+            if whole:
+                predicted = np.load(part.directory / "predictions.npy", allow_pickle=False)
+                history = json.loads((part.directory / "history.json").read_text(encoding="utf-8"))
             else:
-                predicted = np.load(directory / "predictions.npy", allow_pickle=False)
-                history = json.loads((directory / "history.json").read_text(encoding="utf-8"))
-            predictions.append(predicted)
-            histories.append(history)
-        return predictions, histories
+                predicted, history = self.learner.fit(
+                    self.dataset,
+                    prepared,
+                    fold,
+                    self._seed(fold, seed),
+                    part.directory,
+                    f"{'all rows' if fold.name == ALL else f'fold {fold.name}'} seed {seed}",
+                    self.reporter,
+                )
+                if self.learner.writes:
+                    _keep(part, predicted, history)
+            results.append((predicted, history))
+        self.results[fold.name] = results
 
-    def _prepare(self, fold: int | str, train: np.ndarray, held_out: np.ndarray) -> FoldData:
-        directory = self.run.fold(fold)
-        wrong = damage(directory)
-        if wrong:
-            self.reporter.message(f"{directory / wrong[0]}: damaged; the preprocessing is fitted again")
-        if wrong == []:
-            preprocessing = keras.saving.load_model(directory / "preprocessing.keras", compile=False)
-        else:
-            preprocessing = self.family.fit_preprocessing(
-                self.dataset.signatures.take(train), self.settings.config, self._seed(fold)
-            )
-            if self.placement.chief:
-                save(directory / "preprocessing.keras", preprocessing.save)
-                seal(directory, ["preprocessing.keras"])
-        features = Inference(preprocessing)(self.dataset.signatures.inputs())
-        return FoldData(preprocessing, features, self.dataset.targets, train, held_out)
-
-    def _train(
-        self, fold: int | str, seed: int, data: FoldData, config: ModelConfig
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        directory = self.run.member(fold, seed)
-        network, history = train_network(
-            self.family,
-            data,
-            config,
-            self._seed(fold, seed),
-            self.placement,
-            self.settings.precision,
-            checkpoint=directory / "checkpoint.npz",
-            label=f"fold {fold} seed {seed}",
-            reporter=self.reporter,
-            initialise=self._pretrainer(data, config, self._seed(fold, seed)),
+    def _prepare(self, fold: Fold, state: _State) -> Any:
+        directory = state.parts.members[0].directory.parent
+        prepared, content = self.learner.prepare(
+            self.dataset, fold, self._seed(fold, _SHARED), directory, state.shared, self.reporter
         )
-        held_out = {name: values[data.held_out] for name, values in data.features.items()}
-        predicted = np.empty((0, data.targets.shape[1]), np.float32)
-        if len(data.held_out):
-            predicted = probabilities(Inference(network), held_out)
-        if self.placement.chief:
-            save(directory / "network.keras", network.save)
-            save(directory / "predictions.npy", lambda name: np.save(name, predicted, allow_pickle=False))
-            write_text(directory / "history.json", history)
-            seal(directory, ["network.keras", "predictions.npy", "history.json"])
-            (directory / "checkpoint.npz").unlink(missing_ok=True)
-        return predicted, history
+        shared = state.parts.shared
+        if shared is None or state.shared:
+            return prepared
+        if any(state.members) and shared.content != content:
+            self.reporter.message(
+                f"{directory}: what was fitted again is not what it was; its members are too"
+            )
+            state.members = [False] * len(state.members)
+        if self.learner.writes:
+            shared.seal(content)
+        return prepared
 
-    def _pretrainer(
-        self, data: FoldData, config: ModelConfig, seed: int
-    ) -> Callable[[keras.Model], None] | None:
-        if not self.settings.pretrain:
-            return None
-        features = {name: values[data.train] for name, values in data.features.items()}
-        if self.unlabelled is not None:
-            more = Inference(data.preprocessing)(self.unlabelled.inputs())
-            features = {name: np.concatenate([values, more[name]]) for name, values in features.items()}
-
-        def initialise(network: keras.Model) -> None:
-            pretrain(network, features, config, seed).initialise(network)
-
-        return initialise
-
-    def _seed(self, fold: int | str, *parts: int) -> int:
+    def _seed(self, fold: Fold, part: int) -> int:
         # Hashed together, so that neighbouring folds and seeds share no stream.
-        number = self.settings.folds if fold == REFIT else int(fold)
-        return int(np.random.SeedSequence([self.settings.seed, number, *parts]).generate_state(1)[0] >> 1)
+        number = self.validation.folds if fold.name == ALL else int(fold.name)
+        return int(np.random.SeedSequence([self.validation.seed, number, part]).generate_state(1)[0] >> 1)
 
 
-def _without_held_out(config: ModelConfig, histories: Iterable[dict[str, Any]]) -> ModelConfig:
-    """The config for training on all rows, where nothing is held out to say when to stop."""
-    if not config.early_stopping:
-        return config
-    epochs = statistics.median_high(history["best_epoch"] + 1 for history in histories)
-    return dataclasses.replace(config, early_stopping=0, epochs=epochs)
+def _keep(part: Any, predicted: np.ndarray, history: dict[str, Any]) -> None:
+    directory = part.directory
+    save(directory / "predictions.npy", lambda name: np.save(name, predicted, allow_pickle=False))
+    write_text(directory / "history.json", history)
+    part.seal()
+    (directory / "checkpoint.npz").unlink(missing_ok=True)
 
 
-def _with_shuffled_labels(dataset: Dataset, seed: int) -> Dataset:
+def _score(
+    dataset: Dataset,
+    validation: Validation,
+    run: Run,
+    folds: dict[int, Fold],
+    results: dict[int | str, list[tuple[np.ndarray, dict[str, Any]]]],
+) -> dict[str, Any]:
+    """Writes the out-of-fold table and the metrics of the folds that there are results of."""
+    control = dataset.signatures.control
+    predicted = np.zeros(dataset.targets.shape, np.float32)
+    prior = np.zeros(dataset.targets.shape, np.float32)
+    fold_of_row = np.full(len(dataset), -1, np.int32)
+    names = sorted(name for name in results if name != ALL)
+    for name in names:
+        fold = folds[name]
+        # The mean is the ensemble's prediction; controls get 0, as from the exported model.
+        predicted[fold.held_out] = np.mean([block for block, _ in results[name]], axis=0, dtype=np.float64)
+        fold_of_row[fold.held_out] = name
+        prior[fold.held_out] = fold.prior
+    predicted[control] = 0.0
+    scored = fold_of_row >= 0
+    table = pd.DataFrame(predicted[scored], columns=list(dataset.target_names))
+    table.insert(0, "fold", fold_of_row[scored])
+    table.insert(0, "sig_id", dataset.signatures.sig_id[scored])
+    save(run.directory / "oof.parquet", lambda name: table.to_parquet(name, index=False))
+
+    def figures(rows: np.ndarray) -> dict[str, Any]:
+        return evaluate(
+            dataset.targets[rows], predicted[rows], control[rows], prior=prior[rows], strata=fold_of_row[rows]
+        )
+
+    judged = scored & ~control
+    drug = dataset.signatures.sig_id if dataset.drug_id is None else dataset.drug_id
+    samples = bootstrap(dataset.targets[judged], predicted[judged], drug[judged], strata=fold_of_row[judged])
+    metrics = {
+        "overall": {
+            **figures(scored),
+            "intervals": {name: list(interval(values)) for name, values in samples.items()},
+        },
+        "folds": [{"fold": name, **figures(fold_of_row == name)} for name in names],
+        "folds_planned": validation.folds,
+        "split": validation.split
+        if dataset.drug_id is not None or validation.split == "row"
+        else "signature",
+        "simulated": dataset.simulated,
+        "shuffled_labels": validation.shuffle_labels,
+        "models": run.digest(),
+    }
+    write_text(run.directory / "metrics.json", metrics)
+    return metrics
+
+
+def with_shuffled_labels(dataset: Dataset, seed: int) -> Dataset:
     """Each treated drug gets another's labels, all of its rows the same: what a model can learn is then noise."""
     treated = np.flatnonzero(~dataset.signatures.control)
+    if not len(treated):
+        return dataset
     ids = dataset.signatures.sig_id if dataset.drug_id is None else dataset.drug_id
     _, first, drug = np.unique(ids[treated].astype(str), return_index=True, return_inverse=True)
     other = np.random.default_rng(seed).permutation(len(first))
@@ -281,18 +298,18 @@ def _with_shuffled_labels(dataset: Dataset, seed: int) -> Dataset:
     return dataclasses.replace(dataset, targets=targets)
 
 
-def _describe(dataset: Dataset, settings: Settings, unlabelled: Signatures | None) -> dict[str, Any]:
+def _describe(dataset: Dataset, learner: Learner, validation: Validation) -> dict[str, Any]:
     import tensorflow as tf
 
     return {
-        "model": settings.model,
-        "settings": settings.to_dict(),
+        "model": learner.name,
+        "settings": {"model": learner.name, **validation.to_dict(), **learner.settings()},
         "data": {
             "source": str(dataset.source),
             "fingerprint": dataset.fingerprint,
             "signatures": len(dataset),
             "simulated": dataset.simulated,
-            "unlabelled": 0 if unlabelled is None else len(unlabelled),
+            "inputs": learner.inputs(),
         },
         "panel": dataset.signatures.spec.to_dict(),
         "targets": list(dataset.target_names),

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from moa_tf.models.base import ModelConfig, require
+from moa_tf.config import Recipe, require
 
 
 @keras.saving.register_keras_serializable(package="moa_tf")
@@ -173,11 +173,11 @@ def _half_cosine(start: float, end: float, fraction: Any) -> Any:
     return end + (start - end) / 2 * (1 + ops.cos(math.pi * ops.clip(fraction, 0.0, 1.0)))
 
 
-def make_learning_rate(config: ModelConfig, steps: int) -> float | Any:
+def make_learning_rate(config: Recipe, steps: int) -> float | Any:
     """The learning rate that `config.schedule` asks for.
 
     Args:
-        config: the model's hyperparameters.
+        config: the recipe.
         steps: optimiser steps in the whole training.
 
     Returns:
@@ -195,7 +195,7 @@ def make_learning_rate(config: ModelConfig, steps: int) -> float | Any:
     return float(config.learning_rate)
 
 
-def make_optimizer(config: ModelConfig, learning_rate: float | Any) -> keras.optimizers.Optimizer:
+def make_optimizer(config: Recipe, learning_rate: float | Any) -> keras.optimizers.Optimizer:
     """The optimiser that `config` asks for; create it within the strategy's scope.
 
     Args:

@@ -1,4 +1,4 @@
-"""Self-supervised pretraining of TabNet: reconstruct features that were hidden."""
+"""Self-supervised pretraining: a family's own way to learn from features without labels."""
 
 from __future__ import annotations
 
@@ -11,13 +11,9 @@ import numpy as np
 from keras import ops
 
 from moa_tf.errors import InputError
-from moa_tf.layers import CategoryEmbedding, TabNetEncoder
-from moa_tf.layers.tabnet_decoder import RandomGroupMask, ReconstructionError, TabNetDecoder
-from moa_tf.models.tabnet import TabNetConfig
+from moa_tf.models.base import Family, Hyperparameters
 from moa_tf.training.compiled import CompiledModel
 from moa_tf.training.optimizers import make_optimizer
-
-PRETRAINED = (TabNetEncoder, CategoryEmbedding)
 
 
 @dataclass(frozen=True)
@@ -25,7 +21,7 @@ class Pretrained:
     """What pretraining gives.
 
     Attributes:
-        weights: name of a layer -> its weights, for the encoder and, where there is one, the embedding.
+        weights: name of a layer -> its weights, for each of the network's layers that pretraining trains.
         loss: mean reconstruction error of each epoch; guessing each feature's mean costs about 1.
     """
 
@@ -33,7 +29,7 @@ class Pretrained:
     loss: tuple[float, ...]
 
     def initialise(self, network: keras.Model) -> None:
-        """Copies the weights into a network of the same architecture; its head stays as it is.
+        """Copies the weights into a network of the same architecture; its other layers stay as they are.
 
         Raises:
             InputError: the network is of another architecture.
@@ -49,66 +45,50 @@ class Pretrained:
             layer.set_weights(weights)
 
 
-@keras.saving.register_keras_serializable(package="moa_tf")
-class _Hidden(keras.layers.Layer):
-    """Spreads hidden groups to their features: 1 where a feature is hidden."""
-
-    def __init__(self, encoder: TabNetEncoder, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.encoder = encoder
-
-    def call(self, groups: Any) -> Any:
-        return ops.cast(self.encoder.spread(groups) > 0, self.compute_dtype)
-
-
 def pretrain(
+    family: Family,
     network: keras.Model,
     features: Mapping[str, np.ndarray],
-    config: TabNetConfig,
+    hyperparameters: Hyperparameters,
     seed: int,
-    callbacks: tuple[keras.callbacks.Callback, ...] = (),
 ) -> Pretrained:
-    """Trains a TabNet's encoder to reconstruct hidden features, without labels.
-
-    Of each row a random share `config.pretrain_ratio` of the features (or groups) is set to 0 and barred
-    from the first mask by the prior 1 - S; encoder and decoder then reconstruct it. The error is that of
-    `ReconstructionError`.
+    """Trains a copy of the network's layers by the family's `reconstruction`.
 
     Args:
-        network: a TabNet from `moa_tf.models.tabnet.build`; its encoder's weights are where pretraining
-            starts, and are left unchanged.
+        family: one that has a reconstruction.
+        network: from `family.build`; its layers are where pretraining starts, and are left unchanged.
         features: the preprocessing's outputs for N rows. Whether these include rows that are scored later is
             for the caller to decide.
-        config: `pretrain_ratio`, `pretrain_epochs`, `batch_size`, `jit_compile` and the optimiser's settings are read.
-        seed: of the decoder, of what is hidden and of the order of rows.
-        callbacks: for `fit`.
+        hyperparameters: the architecture; of the recipe `pretrain_epochs`, `batch_size`, `jit_compile` and the
+            optimiser's settings are read.
+        seed: of what is random in the reconstruction, and of the order of rows.
 
     Returns:
-        The encoder's weights, to be given to `initialise` of networks of the same architecture.
+        The layers' weights, to be given to `initialise` of networks of the same architecture.
 
     Raises:
-        InputError: the model is no TabNet, there are fewer than 2 rows, or the error is no longer finite.
-
-    Source: Arik & Pfister, TabNet, arXiv 1908.07442, section 3.4.
+        InputError: the family or the network has no reconstruction, there are fewer than 2 rows, or the error is no
+            longer finite.
     """
-    rows = len(features["features"])
+    if family.reconstruction is None:
+        raise InputError(f"pretraining: {family.name} has no self-supervised pretraining")
+    rows, recipe = len(next(iter(features.values()))), hyperparameters.recipe
     if rows < 2:
         raise InputError(f"pretraining: {rows} rows, expected at least 2")
-    if not any(isinstance(layer, TabNetEncoder) for layer in network.layers):
-        raise InputError(f"pretraining: model {network.name} has no TabNet encoder")
     copy = keras.models.clone_model(network)
     copy.set_weights(network.get_weights())
-    layers = {layer.name: layer for layer in copy.layers if isinstance(layer, PRETRAINED)}
-    model = _reconstruction_model(copy, layers["encoder"], config, seed)
+    model = family.reconstruction(copy, hyperparameters.architecture, seed)
+    layers = [layer for layer in copy.layers if layer.weights and layer in model.layers]
+    if recipe.jit_compile:
+        model = CompiledModel(model.input, model.output)
     keras.utils.set_random_seed(seed)
-    model.compile(make_optimizer(config, config.learning_rate), _mean_output, jit_compile=False)
+    model.compile(make_optimizer(recipe, recipe.learning_rate), _mean_output, jit_compile=False)
     history = model.fit(
         {name: features[name] for name in model.input},
         np.zeros(rows, "float32"),
-        batch_size=min(config.batch_size, rows),
-        epochs=config.pretrain_epochs,
+        batch_size=min(recipe.batch_size, rows),
+        epochs=recipe.pretrain_epochs,
         verbose=0,
-        callbacks=list(callbacks),
     )
     loss = tuple(history.history["loss"])
     if not np.isfinite(loss).all():
@@ -116,28 +96,7 @@ def pretrain(
         raise InputError(
             f"pretraining: loss {loss[epoch]} in epoch {epoch + 1}; expected a lower learning_rate"
         )
-    return Pretrained({name: layer.get_weights() for name, layer in layers.items()}, loss)
-
-
-def _reconstruction_model(
-    network: keras.Model, encoder: TabNetEncoder, config: TabNetConfig, seed: int
-) -> keras.Model:
-    """From the network's inputs to the reconstruction error of each row."""
-    x = encoder.input
-    x = x[0] if isinstance(x, list) else x
-    groups = RandomGroupMask(encoder.n_groups, config.pretrain_ratio, seed, name="hidden_groups")(x)
-    hidden = _Hidden(encoder, name="hidden_features")(groups)
-    encoded = encoder(x * (1.0 - hidden), prior=1.0 - groups)
-    decoder = TabNetDecoder(
-        x.shape[-1],
-        virtual_batch_size=encoder.virtual_batch_size,
-        momentum=encoder.momentum,
-        seed=seed,
-        name="decoder",
-    )
-    errors = ReconstructionError(name="error", dtype="float32")(decoder(encoded["steps"]), x, hidden)
-    kind = CompiledModel if config.jit_compile else keras.Model
-    return kind(network.input, errors, name="pretraining")
+    return Pretrained({layer.name: layer.get_weights() for layer in layers}, loss)
 
 
 def _mean_output(y_true: Any, errors: Any) -> Any:

@@ -1,41 +1,49 @@
 """The run directory: everything about one training, where a kill at any moment loses nothing finished.
 
-    run.json                     configuration, data fingerprint, versions
-    fold-0/preprocessing.keras   fitted on the fold's training rows
-    fold-0/seed-0/network.keras  trained network
-    fold-0/seed-0/predictions.npy    probabilities of the fold's held-out rows
+    run.json                     settings, data fingerprints, versions, and the plan: which parts there are to be
+    lock                         held by the process that trains
+    fold-0/preprocessing.keras   what the fold's members share, fitted on its training rows
+    fold-0/seed-0/network.keras  a member
+    fold-0/seed-0/predictions.npy    its probabilities of the fold's held-out rows
     fold-0/seed-0/history.json   loss and learning rate of each epoch
+    fold-all/…                   the same for all rows (`--refit`)
     oof.parquet                  out-of-fold predictions, averaged over seeds
     metrics.json                 figures for each fold and in all
 
 Every file appears whole or not at all. `finished.json` beside the files of a part comes last and holds their
-checksums: a part without it is trained again, and so is one whose files no longer match it.
+checksums: a part without it is made again, and so is one whose files no longer match it. What a run must hold and
+in which state each part is, is asked of `Run` alone.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
-from collections.abc import Callable
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from moa_tf.atomic import replacing
+from moa_tf.atomic import replacing, to_plain
 from moa_tf.errors import InputError
-from moa_tf.models.base import get_family
-
-if TYPE_CHECKING:
-    import keras
+from moa_tf.training.fold import ALL
 
 SEAL = "finished.json"
-REFIT = "all"
-"""Name of the fold that holds the models trained on all rows (`--refit`)."""
+LOCK = "lock"
+DESCRIPTION = "run.json"
+MEMBER = ("predictions.npy", "history.json")
+"""What cross-validation keeps of every member, beside the learner's own files."""
 
 
 def write_text(path: Path, values: Any) -> None:
-    """Writes `values` as JSON, whole or not at all."""
+    """Writes `values` as strict JSON, whole or not at all; what is not finite becomes null."""
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=2, allow_nan=True) + "\n", encoding="utf-8")
+        text = json.dumps(to_plain(values), indent=2, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def save(path: Path, write: Callable[[str], Any]) -> None:
@@ -44,68 +52,173 @@ def save(path: Path, write: Callable[[str], Any]) -> None:
         write(str(temporary))
 
 
-def seal(directory: Path, names: list[str]) -> None:
-    """Marks the files `names` of a part as finished, by their checksums."""
-    write_text(directory / SEAL, {name: _checksum(directory / name) for name in names})
+@dataclass(frozen=True)
+class Part:
+    """Files of a run that are finished together.
+
+    Attributes:
+        directory: where they are.
+        files: their names.
+    """
+
+    directory: Path
+    files: tuple[str, ...]
+
+    def seal(self, content: str = "") -> None:
+        """Marks the part as finished, by its files' checksums and a digest of what they hold."""
+        sums = {name: _checksum(self.directory / name) for name in self.files}
+        write_text(self.directory / SEAL, {"files": sums, "content": content})
+
+    def damage(self) -> list[str] | None:
+        """What is wrong with the part: None if it was never finished, else the names of missing or changed files."""
+        sealed = self.sealed()
+        if sealed is None:
+            return None if not (self.directory / SEAL).exists() else [SEAL]
+        sums = sealed["files"]
+        return [name for name in self.files if sums.get(name) != _checksum(self.directory / name)]
+
+    @property
+    def finished(self) -> bool:
+        return self.damage() == []
+
+    @property
+    def content(self) -> str | None:
+        """The digest that the part was sealed with; None where there is no whole seal."""
+        sealed = self.sealed()
+        return None if sealed is None else sealed["content"]
+
+    def sealed(self) -> dict[str, Any] | None:
+        """What the part was sealed with, `files` (name -> checksum) and `content`; None where no whole seal is."""
+        try:
+            sealed = json.loads((self.directory / SEAL).read_text(encoding="utf-8"))
+            return (
+                sealed if {*sealed["files"]} >= {*self.files} and isinstance(sealed["content"], str) else None
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
 
-def damage(directory: Path) -> list[str] | None:
-    """What is wrong with a part: None if it was never finished, else the names of missing or changed files."""
+def _checksum(path: Path) -> str | None:
     try:
-        sums = json.loads((directory / SEAL).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
         return None
-    except (ValueError, OSError):
-        return [SEAL]
-    return [
-        name
-        for name, checksum in sums.items()
-        if not (directory / name).is_file() or _checksum(directory / name) != checksum
-    ]
 
 
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+@dataclass(frozen=True)
+class FoldParts:
+    """What a run holds, or is to hold, of one fold: what its members share (or None), and the members."""
+
+    name: int | str
+    shared: Part | None
+    members: tuple[Part, ...]
+
+    @property
+    def parts(self) -> Iterator[Part]:
+        if self.shared is not None:
+            yield self.shared
+        yield from self.members
 
 
 class Run:
     """One run directory.
 
     Args:
-        directory: where it is or will be.
+        directory: where it is or will be. With `fresh`, another name with a number after it where that is taken.
+        fresh: choose a name that nothing has yet.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, fresh: bool = False) -> None:
         self.directory = Path(directory)
+        self._fresh = fresh
 
-    def start(self, description: dict[str, Any], identity: tuple[str, ...], resume: bool) -> None:
-        """Writes `run.json`, or with `resume` checks that what is there was started with the same settings.
+    @contextmanager
+    def held(
+        self, description: dict[str, Any], plan: dict[str, Any], resume: bool, tell: Callable[[str], None]
+    ) -> Iterator[None]:
+        """Holds the run for this process, after writing `run.json`, or checking that what is there is the same.
+
+        The lock is the operating system's (flock), so that none is left when a process dies, however it does.
 
         Args:
-            description: for `run.json`.
-            identity: the keys of it that must not differ when a run is resumed.
+            description: for `run.json`; see `identity` for what must not differ when a run is resumed.
+            plan: `folds` (numbers), `seeds`, `refit`, and the names `shared` and `files` of a learner's files. A run
+                that is resumed is to hold what it was to hold before, and this.
             resume: whether to go on with what is there.
+            tell: called with a line that the user should know.
 
         Raises:
-            InputError: the directory holds a run and `resume` is false, or is not empty and holds none, or its
-                settings differ.
+            InputError: the directory holds a run and `resume` is false, or is not empty and holds none; its settings,
+                data or versions differ; another process holds it; or it cannot be written.
         """
-        path = self.directory / "run.json"
-        if not path.exists():
-            if self.directory.exists() and (not self.directory.is_dir() or any(self.directory.iterdir())):
-                raise InputError(f"{self.directory}: not empty and no run; expected a new directory")
-            write_text(path, description)
-            return
-        if not resume:
-            raise InputError(
-                f"{self.directory}: holds a run; give --resume to go on with it, or another --out"
-            )
-        there = self.description
-        plain = json.loads(json.dumps(description))
-        for key in identity:
-            if there.get(key) != plain.get(key):
-                raise InputError(f"{path}: {_difference(key, there.get(key), plain.get(key))}; cannot resume")
+        self._make_directory()
+        with self._locked(tell):
+            self._sweep()
+            if not (self.directory / DESCRIPTION).exists():
+                if resume:
+                    tell(f"--resume: {self.directory} holds no run yet; a new one is started")
+            elif not resume:
+                raise InputError(
+                    f"{self.directory}: holds a run; give --resume to go on with it, or another --out"
+                )
+            else:
+                there = self.description
+                _compare(self.directory / DESCRIPTION, there, json.loads(json.dumps(to_plain(description))))
+                if there["plan"]["refit"] and not plan["refit"]:
+                    tell(f"{self.directory}: was started with --refit, which is finished too")
+                plan = self.joined(plan)
+            write_text(self.directory / DESCRIPTION, {**description, "plan": plan})
+            yield
+
+    def _make_directory(self) -> None:
+        path, number = self.directory, 1
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            while self._fresh:
+                try:
+                    path.mkdir()
+                    self._fresh, self.directory = False, path
+                except FileExistsError:
+                    number += 1
+                    path = self.directory.with_name(f"{self.directory.name}-{number}")
+            path.mkdir(exist_ok=True)
+            # What a kill may leave before there is a run.json is no one's.
+            names = [entry.name for entry in path.iterdir()]
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+        strange = [name for name in names if name != LOCK and not name.startswith(".tmp-")]
+        if strange and DESCRIPTION not in names:
+            raise InputError(f"{path}: not empty and no run; expected a new directory")
+
+    @contextmanager
+    def _locked(self, tell: Callable[[str], None]) -> Iterator[None]:
+        try:
+            handle = os.open(self.directory / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise InputError(f"{self.directory}: cannot be written ({error.strerror})") from None
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.read(handle, 200).decode(errors="replace").strip() or "another process"
+                raise InputError(
+                    f"{self.directory}: is being trained by {holder}; wait for it or stop it"
+                ) from None
+            except OSError as error:
+                tell(
+                    f"{self.directory}: cannot be locked ({error.strerror}); let no other process train this run"
+                )
+            os.truncate(handle, 0)
+            os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+            yield
+        finally:
+            os.close(handle)
+
+    def _sweep(self) -> None:
+        """Removes what killed processes left half written; they are dead, as this one holds the run."""
+        for path in self.directory.rglob(".tmp-*"):
+            path.unlink(missing_ok=True)
 
     @property
     def description(self) -> dict[str, Any]:
@@ -114,68 +227,113 @@ class Run:
         Raises:
             InputError: there is none, or it cannot be read.
         """
-        path = self.directory / "run.json"
+        path = self.directory / DESCRIPTION
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            description = json.loads(path.read_text(encoding="utf-8"))
+            plan = description["plan"]
+            if not all(key in plan for key in ("folds", "seeds", "refit", "shared", "files")):
+                raise KeyError("plan")
+            return description
         except FileNotFoundError:
             raise InputError(
                 f"{self.directory}: no run.json there; expected the directory of a run"
             ) from None
-        except ValueError as error:
+        except NotADirectoryError:
+            raise InputError(f"{self.directory}: is a file, expected the directory of a run") from None
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+        except KeyError as error:
+            raise InputError(f"{path}: has no {error}; was it written by another version?") from None
+        except (ValueError, TypeError) as error:
             raise InputError(f"{path}: damaged ({error})") from None
 
-    def fold(self, fold: int | str) -> Path:
-        return self.directory / f"fold-{fold}"
+    def joined(self, plan: dict[str, Any]) -> dict[str, Any]:
+        """`plan`, and what an earlier process was to make here; this reads only, so every worker can ask it."""
+        try:
+            before = self.description["plan"]
+        except InputError:
+            return plan
+        folds = sorted({*before["folds"], *plan["folds"]})
+        return {**plan, "folds": folds, "refit": before["refit"] or plan["refit"]}
 
-    def member(self, fold: int | str, seed: int) -> Path:
-        return self.fold(fold) / f"seed-{seed}"
+    def parts(self, plan: dict[str, Any] | None = None) -> list[FoldParts]:
+        """Everything that the run is to hold, by its plan: the folds, then `ALL` if it is refitted."""
+        plan = plan or self.description["plan"]
+        return [self._fold(name, plan) for name in [*plan["folds"], *[ALL] * plan["refit"]]]
 
-    def members(self) -> list[tuple[Path, list[Path]]]:
-        """(fold directory, its finished seeds' directories), of the refitted models alone if there are any.
+    def _fold(self, name: int | str, plan: dict[str, Any]) -> FoldParts:
+        directory = self.directory / f"fold-{name}"
+        shared = Part(directory, tuple(plan["shared"])) if plan["shared"] else None
+        files = (*plan["files"], *MEMBER)
+        members = tuple(Part(directory / f"seed-{seed}", files) for seed in range(plan["seeds"]))
+        return FoldParts(name, shared, members)
+
+    def digest(self) -> str:
+        """Of all seals: equal for two states of a run if and only if the same models are in it."""
+        state = hashlib.sha256()
+        for fold in self.parts():
+            for part in fold.parts:
+                state.update(f"{part.directory.relative_to(self.directory)}\n".encode())
+                state.update(json.dumps(part.sealed(), sort_keys=True).encode())
+        return state.hexdigest()
+
+    def finished_models(self) -> list[FoldParts]:
+        """The folds' parts, or those of the models trained on all rows alone if the run is refitted.
 
         Raises:
-            InputError: a file is damaged, or nothing is finished.
+            InputError: a part is damaged or not finished.
         """
-        folds = (
-            [self.fold(REFIT)]
-            if self.fold(REFIT).exists()
-            else sorted(self.directory.glob("fold-*"), key=_number)
-        )
-        found = []
-        for fold in folds:
-            seeds = [seed for seed in sorted(fold.glob("seed-*"), key=_number) if damage(seed) is not None]
-            for part in (fold, *seeds):
-                if wrong := damage(part):
-                    raise InputError(f"{part / wrong[0]}: damaged; train again with --resume")
-            if seeds:
-                found.append((fold, seeds))
-        if not found:
-            raise InputError(f"{self.directory}: no finished model there; train it further with --resume")
-        return found
+        folds = self.parts()
+        for part in (part for fold in folds for part in fold.parts):
+            wrong = part.damage()
+            if wrong:
+                raise InputError(f"{part.directory / wrong[0]}: damaged; train again with --resume")
+            if wrong is None:
+                raise InputError(f"{part.directory}: not finished yet; train it further with --resume")
+        refitted = [fold for fold in folds if fold.name == ALL]
+        return refitted or folds
+
+    def metrics(self) -> dict[str, Any]:
+        """What `metrics.json` says of the models that are in the run now.
+
+        Raises:
+            InputError: it is missing, damaged, or of another state of the run.
+        """
+        path = self.directory / "metrics.json"
+        try:
+            metrics = json.loads(path.read_text(encoding="utf-8"))
+            if metrics["models"] != self.digest():
+                raise KeyError
+            return metrics
+        except (OSError, ValueError, KeyError, TypeError):
+            raise InputError(
+                f"{path}: not there, or not of these models; finish the run with --resume"
+            ) from None
 
 
-def load_members(directory: Path) -> list[tuple[keras.Model, list[keras.Model]]]:
-    """The trained models of a run: (preprocessing, its networks) for each fold.
+def identity(description: dict[str, Any]) -> dict[str, Any]:
+    """What makes two trainings the same: settings, the data's fingerprints, panel, targets and versions.
 
-    Raises:
-        InputError: no run, nothing finished, or a damaged file.
+    Not the data's path, nor the name of a preset, whose values are among the settings.
     """
-    import keras
-
-    run = Run(directory)
-    get_family(run.description["model"])  # registers the layers that the files name
-    return [
-        (
-            keras.saving.load_model(fold / "preprocessing.keras", compile=False),
-            [keras.saving.load_model(seed / "network.keras", compile=False) for seed in seeds],
-        )
-        for fold, seeds in run.members()
-    ]
+    data = description["data"]
+    return {
+        "settings": {key: value for key, value in description["settings"].items() if key != "preset"},
+        "data": {"fingerprint": data["fingerprint"], "inputs": data.get("inputs", {})},
+        "panel": description["panel"],
+        "targets": description["targets"],
+        "versions": {key: value for key, value in description["versions"].items() if key != "python"},
+    }
 
 
-def _number(path: Path) -> tuple[int, str]:
-    number = path.name.partition("-")[2]
-    return (int(number), "") if number.isdigit() else (1 << 30, number)
+def _compare(path: Path, there: dict[str, Any], now: dict[str, Any]) -> None:
+    try:
+        before, after = identity(there), identity(now)
+    except (KeyError, TypeError, AttributeError):
+        raise InputError(f"{path}: damaged, or written by another version; cannot resume") from None
+    for key in before:
+        if before[key] != after[key]:
+            raise InputError(f"{path}: {_difference(key, before[key], after[key])}; cannot resume")
 
 
 def _difference(key: str, there: Any, now: Any) -> str:
@@ -183,4 +341,5 @@ def _difference(key: str, there: Any, now: Any) -> str:
         for name in sorted(there.keys() | now.keys()):
             if there.get(name) != now.get(name):
                 return _difference(f"{key}.{name}", there.get(name), now.get(name))
-    return f"{key} was {there}, now {now}"
+    shown = [str(value) if len(str(value)) <= 80 else f"{str(value)[:77]}…" for value in (there, now)]
+    return f"{key} was {shown[0]}, now {shown[1]}"

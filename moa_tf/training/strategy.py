@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
-
-import tensorflow as tf
+from typing import TYPE_CHECKING, Any
 
 from moa_tf.errors import InputError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 STRATEGIES = ("none", "mirrored", "multi-worker", "tpu")
 
@@ -45,6 +47,8 @@ def make_placement(name: str, logical_devices: int | None = None) -> Placement:
     """
     if name not in STRATEGIES:
         raise InputError(f"--strategy {name}: expected one of {', '.join(STRATEGIES)}")
+    import tensorflow as tf
+
     if logical_devices is not None:
         if name != "mirrored":
             raise InputError(f"--logical-devices {logical_devices}: expected only with --strategy mirrored")
@@ -66,6 +70,8 @@ def make_placement(name: str, logical_devices: int | None = None) -> Placement:
 
 
 def _mirrored(logical_devices: int | None) -> tf.distribute.Strategy:
+    import tensorflow as tf
+
     gpus = [] if logical_devices else tf.config.list_logical_devices("GPU")
     if len(gpus) > 1:
         return tf.distribute.MirroredStrategy()
@@ -78,23 +84,51 @@ def _mirrored(logical_devices: int | None) -> tf.distribute.Strategy:
 
 
 def _multi_worker() -> Placement:
-    text = os.environ.get("TF_CONFIG", "")
+    chief = is_chief(os.environ.get("TF_CONFIG", ""))
+    import tensorflow as tf
+
+    return Placement("multi-worker", tf.distribute.MultiWorkerMirroredStrategy(), chief)
+
+
+def is_chief(tf_config: str) -> bool:
+    """Whether this process writes the run, by TF_CONFIG: the task `chief`, or worker 0 where there is none.
+
+    Args:
+        tf_config: JSON, {"cluster": {"chief": [address], "worker": [address, …]}, "task": {"type": …, "index": …}}.
+
+    Raises:
+        InputError: it names no cluster or no task of it, or a task that takes no part in training.
+    """
     try:
-        task = json.loads(text)["task"]
-        workers = json.loads(text)["cluster"]["worker"]
-        index = int(task["index"])
-    except (ValueError, KeyError, TypeError):
+        config = json.loads(tf_config)
+        cluster: dict[str, Any] = {kind: list(addresses) for kind, addresses in config["cluster"].items()}
+        kind, index = config["task"].get("type", "worker"), int(config["task"]["index"])
+        sizes = {kind: len(addresses) for kind, addresses in cluster.items()}
+        if not sizes.get("worker") and not sizes.get("chief"):
+            raise KeyError("worker")
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(
             "--strategy multi-worker: the environment variable TF_CONFIG must name the cluster and this task, as in "
             '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
         ) from None
-    if not 0 <= index < len(workers):
-        raise InputError(f"TF_CONFIG: task index {index} is not one of the {len(workers)} workers")
-    strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    return Placement("multi-worker", strategy, chief=index == 0)
+    strange = sorted({kind, *(name for name, size in sizes.items() if size)} - {"chief", "worker"})
+    if strange:
+        raise InputError(
+            f"TF_CONFIG: {' and '.join(strange)}: expected tasks of type chief and worker alone, as all of them train "
+            "the same model and the chief judges it"
+        )
+    if sizes.get("chief", 0) > 1:
+        raise InputError(f"TF_CONFIG: {sizes['chief']} chiefs, expected one at most")
+    if not 0 <= index < sizes.get(kind, 0):
+        raise InputError(
+            f"TF_CONFIG: task {kind} {index} is not one of the cluster's {sizes.get(kind, 0)} {kind}s"
+        )
+    return kind == "chief" if sizes.get("chief") else index == 0
 
 
 def _tpu() -> tf.distribute.Strategy:
+    import tensorflow as tf
+
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(tpu="")
         return tf.distribute.TPUStrategy(resolver)

@@ -32,14 +32,18 @@ def dataset():
 @pytest.fixture(scope="module")
 def run(dataset, tmp_path_factory):
     """A finished run of the first of three folds, with two seeds."""
-    from moa_tf.models.base import get_family, override
-    from moa_tf.training.cross_validation import Settings, cross_validate
+    from moa_tf.config import override
+    from moa_tf.models.base import get_family
+    from moa_tf.training.cross_validation import Validation, cross_validate
+    from moa_tf.training.network_learner import NetworkLearner
+    from moa_tf.training.run import Run
     from moa_tf.training.strategy import make_placement
 
-    config = override(get_family("mlp").presets["small"], ["hidden=8", "epochs=2", "batch_size=16"])
-    settings = Settings("mlp", "small", config, folds=3, seeds=2)
+    family = get_family("mlp")
+    small = override(family.presets["small"], ["hidden=8", "epochs=2", "batch_size=16"])
+    learner = NetworkLearner(family, small, make_placement("none"))
     out = tmp_path_factory.mktemp("run") / "run"
-    cross_validate(dataset, settings, make_placement("none"), out, only_fold=0)
+    cross_validate(dataset, learner, Validation(folds=3, seeds=2), Run(out), only_fold=0)
     return out
 
 

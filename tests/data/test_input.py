@@ -1,7 +1,8 @@
 import keras
 import numpy as np
 
-from moa_tf.data.input import Inference, training_batches
+from moa_tf.data.input import training_batches
+from moa_tf.training.inference import Inference
 
 FEATURES = {"features": np.arange(20, dtype="float32").reshape(10, 2)}
 TARGETS = np.arange(10, dtype="float32")[:, None]

@@ -1,11 +1,13 @@
-import dataclasses
-
 import numpy as np
 import pytest
 
-from moa_tf.data.input import Inference
+from moa_tf.config import override
+from moa_tf.evaluation.metrics import mean_log_loss
 from moa_tf.models.base import get_family
-from moa_tf.training.fold import FoldData, train_network
+from moa_tf.training.fold import make_fold
+from moa_tf.training.follow import probabilities
+from moa_tf.training.inference import Inference
+from moa_tf.training.network import NetworkData, train_network
 from moa_tf.training.reporter import Reporter
 
 
@@ -28,35 +30,33 @@ class StopAfter(Reporter):
 
 
 @pytest.fixture(scope="module")
-def data(dataset, settings):
-    rows = np.arange(len(dataset))
+def data(dataset, hyperparameters):
+    held_out = np.arange(len(dataset)) >= 200
+    fold = make_fold(0, dataset, held_out, train_on_controls=True)
     preprocessing = get_family("mlp").fit_preprocessing(
-        dataset.signatures.take(rows[:200]), settings.config, 0
+        dataset.signatures.take(fold.train), hyperparameters.architecture, 0
     )
     features = Inference(preprocessing)(dataset.signatures.inputs())
-    return FoldData(preprocessing, features, dataset.targets, rows[:200], rows[200:])
+    return NetworkData(preprocessing, features, dataset.targets, fold)
 
 
 @pytest.fixture(params=["one-cycle", "plateau"])
-def config(request, settings):
-    return dataclasses.replace(
-        settings.config,
-        epochs=6,
-        schedule=request.param,
-        learning_rate=0.02,
-        plateau_patience=1,
-        early_stopping=2 if request.param == "plateau" else 0,
-        ema=0.0 if request.param == "plateau" else 0.8,
+def config(request, hyperparameters):
+    own = ["early_stopping=2"] if request.param == "plateau" else ["ema=0.8"]
+    return override(
+        hyperparameters,
+        ["epochs=6", f"schedule={request.param}", "learning_rate=0.02", "plateau_patience=1", *own],
     )
 
 
-def train(data, config, placement, path=None, reporter=None):
+def train(data, hyperparameters, placement, path=None, reporter=None, course=None):
     return train_network(
         get_family("mlp"),
         data,
-        config,
+        hyperparameters,
         3,
         placement,
+        course=course,
         checkpoint=path,
         checkpoint_seconds=0,
         reporter=reporter,
@@ -90,30 +90,23 @@ def test_a_damaged_checkpoint_is_named_and_the_fold_trained_from_its_start(data,
     np.testing.assert_array_equal(network.weights[0], resumed.weights[0])
 
 
-def test_early_stopping_goes_back_to_the_best_epoch(data, settings, placement):
-    config = dataclasses.replace(
-        settings.config, epochs=40, early_stopping=3, learning_rate=0.05, schedule="constant"
+def test_early_stopping_goes_back_to_the_best_epoch(data, hyperparameters, placement):
+    config = override(
+        hyperparameters, ["epochs=40", "early_stopping=3", "learning_rate=0.05", "schedule=constant"]
     )
     network, history = train(data, config, placement)
     losses = [epoch["held_out_log_loss"] for epoch in history["epochs"]]
     assert len(losses) == history["best_epoch"] + 1 + 3 < 40
     assert min(losses) == losses[history["best_epoch"]]
-    from moa_tf.evaluation.metrics import mean_log_loss
-    from moa_tf.training.fold import probabilities
-
-    held_out = {name: values[data.held_out] for name, values in data.features.items()}
-    score = mean_log_loss(data.targets[data.held_out], probabilities(Inference(network), held_out))
+    judged = data.fold.judged
+    score = mean_log_loss(data.targets[judged], probabilities(Inference(network), data.at(judged)))
     assert score == pytest.approx(min(losses), rel=1e-6)
 
 
-def test_plateau_divides_the_learning_rate(data, settings, placement):
-    config = dataclasses.replace(
-        settings.config,
-        epochs=12,
-        schedule="plateau",
-        plateau_patience=2,
-        plateau_factor=0.5,
-        learning_rate=0.05,
+def test_plateau_divides_the_learning_rate(data, hyperparameters, placement):
+    config = override(
+        hyperparameters,
+        ["epochs=12", "schedule=plateau", "plateau_patience=2", "plateau_factor=0.5", "learning_rate=0.05"],
     )
     _, history = train(data, config, placement)
     rates = [epoch["learning_rate"] for epoch in history["epochs"]]

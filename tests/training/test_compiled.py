@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from moa_tf.models.tabnet_network import TabNet
+from moa_tf.models.tabnet.network import TabNet
 from moa_tf.training.compiled import CompiledModel
 from moa_tf.training.losses import SmoothedBinaryCrossentropy
 from moa_tf.training.optimizers import FusedAdam

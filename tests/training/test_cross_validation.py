@@ -1,45 +1,33 @@
 import dataclasses
 import json
 
-import keras
 import numpy as np
 import pandas as pd
 import pytest
 
+from moa_tf.config import override
 from moa_tf.data.folds import assign_folds
 from moa_tf.data.simulate import simulate
 from moa_tf.errors import InputError
 from moa_tf.evaluation.metrics import mean_log_loss
-from moa_tf.models.base import override
-from moa_tf.models.mlp import PRESETS
-from moa_tf.training.cross_validation import Settings, cross_validate
-from moa_tf.training.reporter import Reporter
-from moa_tf.training.run import Run, load_members
-
-
-class Messages(Reporter):
-    def __init__(self):
-        self.lines, self.trained = [], []
-
-    def message(self, line):
-        self.lines.append(line)
-
-    def member(self, label, epochs, steps):
-        self.trained.append(label)
+from moa_tf.models.base import get_family
+from moa_tf.training.cross_validation import Validation, cross_validate
+from moa_tf.training.network_learner import NetworkLearner, load_members
+from moa_tf.training.run import Run
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, dataset, settings, placement):
+def run(tmp_path_factory, dataset, learner, validation):
     out = tmp_path_factory.mktemp("runs") / "a"
-    metrics = cross_validate(dataset, settings, placement, out, refit=True)
+    metrics = cross_validate(dataset, learner, validation, Run(out), refit=True)
     return out, metrics
 
 
-def test_every_row_is_predicted_once_by_its_own_fold(run, dataset, settings):
+def test_every_row_is_predicted_once_by_its_own_fold(run, dataset, validation):
     oof = pd.read_parquet(run[0] / "oof.parquet")
     assert list(oof.columns) == ["sig_id", "fold", *dataset.target_names]
     assert oof.sig_id.tolist() == dataset.signatures.sig_id.tolist()
-    folds = assign_folds(dataset.targets, dataset.drug_id, "drug", 3, settings.seed)
+    folds = assign_folds(dataset.targets, dataset.drug_id, "drug", 3, validation.seed)
     np.testing.assert_array_equal(oof.fold, folds)
 
 
@@ -67,8 +55,8 @@ def test_metrics_are_those_of_the_table(run, dataset):
     assert metrics["simulated"] is True
 
 
-def test_the_prior_is_that_of_the_training_fold(run, dataset, settings):
-    folds = assign_folds(dataset.targets, dataset.drug_id, "drug", 3, settings.seed)
+def test_the_prior_is_that_of_the_training_fold(run, dataset, validation):
+    folds = assign_folds(dataset.targets, dataset.drug_id, "drug", 3, validation.seed)
     treated = ~dataset.signatures.control
     rows = (folds == 2) & treated
     prior = dataset.targets[(folds != 2) & treated].mean(0)
@@ -76,82 +64,58 @@ def test_the_prior_is_that_of_the_training_fold(run, dataset, settings):
     assert run[1]["folds"][2]["prior_log_loss_treated"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_same_seed_gives_identical_predictions(run, dataset, settings, placement, tmp_path):
-    cross_validate(dataset, settings, placement, tmp_path / "b", only_fold=1)
+def test_the_same_seed_gives_identical_predictions(run, dataset, learner, validation, tmp_path):
+    cross_validate(dataset, learner, validation, Run(tmp_path / "b"), only_fold=1)
     for seed in (0, 1):
         again = np.load(tmp_path / f"b/fold-1/seed-{seed}/predictions.npy")
         np.testing.assert_array_equal(again, np.load(run[0] / f"fold-1/seed-{seed}/predictions.npy"))
 
 
-def test_nothing_of_the_held_out_rows_reaches_the_models(run, dataset, settings, placement, tmp_path):
-    folds = assign_folds(dataset.targets, dataset.drug_id, "drug", 3, settings.seed)
-    held_out = folds == 1
-    genes = dataset.signatures.genes.copy()
-    genes[held_out] = np.random.default_rng(0).normal(50, 20, genes[held_out].shape)
-    signatures = dataclasses.replace(dataset.signatures, genes=genes)
-    poisoned = dataclasses.replace(dataset, signatures=signatures)
-    cross_validate(poisoned, settings, placement, tmp_path / "p", only_fold=1)
-    for name in ("preprocessing.keras", "seed-0/network.keras"):
-        clean = keras.saving.load_model(run[0] / "fold-1" / name, compile=False)
-        other = keras.saving.load_model(tmp_path / "p/fold-1" / name, compile=False)
-        for a, b in zip(clean.weights, other.weights, strict=True):
-            np.testing.assert_array_equal(a, b)
-
-
-def test_a_finished_run_is_not_overwritten(run, dataset, settings, placement):
+def test_a_finished_run_is_not_overwritten(run, dataset, learner, validation):
     with pytest.raises(InputError, match="--resume"):
-        cross_validate(dataset, settings, placement, run[0])
+        cross_validate(dataset, learner, validation, Run(run[0]))
 
 
-def test_resume_trains_nothing_again(run, dataset, settings, placement):
+def test_resume_trains_nothing_again(run, dataset, learner, validation, messages):
     before = {path: path.stat().st_mtime_ns for path in run[0].rglob("*.keras")}
-    reporter = Messages()
-    metrics = cross_validate(dataset, settings, placement, run[0], refit=True, resume=True, reporter=reporter)
+    metrics = cross_validate(
+        dataset, learner, validation, Run(run[0]), refit=True, resume=True, reporter=messages
+    )
     assert metrics == run[1]
-    assert reporter.trained == []
+    assert messages.trained == []
     assert before == {path: path.stat().st_mtime_ns for path in run[0].rglob("*.keras")}
 
 
-def test_damage_is_named_and_redone(run, dataset, settings, placement):
-    network = run[0] / "fold-1/seed-0/network.keras"
-    whole = network.read_bytes()
-    network.write_bytes(whole[: len(whole) // 2])
-    (run[0] / "fold-2/seed-1/finished.json").unlink()
-    reporter = Messages()
-    metrics = cross_validate(dataset, settings, placement, run[0], refit=True, resume=True, reporter=reporter)
-    assert metrics == run[1]
-    assert reporter.trained == ["fold 1 seed 0", "fold 2 seed 1"]
-    assert [str(network) in line for line in reporter.lines] == [True]
+def test_resume_with_other_settings_says_which(run, dataset, learner, validation):
+    other = NetworkLearner(learner.family, override(learner.hyperparameters, ["epochs=9"]), learner.placement)
+    with pytest.raises(InputError, match=r"settings\.recipe\.epochs was 3, now 9;"):
+        cross_validate(dataset, other, validation, Run(run[0]), resume=True)
 
 
-def test_resume_with_other_settings_says_which(run, dataset, settings, placement):
-    other = dataclasses.replace(settings, config=dataclasses.replace(settings.config, epochs=9))
-    with pytest.raises(InputError, match=r"settings\.config\.epochs was 3, now 9;"):
-        cross_validate(dataset, other, placement, run[0], resume=True)
-
-
-def test_resume_with_other_data_is_refused(run, dataset, settings, placement):
+def test_resume_with_other_data_is_refused(run, dataset, learner, validation):
     with pytest.raises(InputError, match=r"data\.fingerprint was"):
         cross_validate(
-            dataclasses.replace(dataset, fingerprint="x"), settings, placement, run[0], resume=True
+            dataclasses.replace(dataset, fingerprint="x"), learner, validation, Run(run[0]), resume=True
         )
 
 
 def test_members_of_a_refitted_run_are_those_trained_on_all_rows(run):
     members = load_members(run[0])
     assert [len(networks) for _, networks in members] == [2]
-    assert Run(run[0]).members()[0][0].name == "fold-all"
+    assert [fold.name for fold in Run(run[0]).finished_models()] == ["all"]
 
 
-def test_only_fold_outside_the_folds(dataset, settings, placement, tmp_path):
+def test_only_fold_outside_the_folds(dataset, learner, validation, tmp_path):
     with pytest.raises(InputError, match="expected 0 to 2"):
-        cross_validate(dataset, settings, placement, tmp_path / "x", only_fold=3)
+        cross_validate(dataset, learner, validation, Run(tmp_path / "x"), only_fold=3)
 
 
-def test_a_loss_that_is_not_finite_is_one_line(dataset, settings, placement, tmp_path):
-    config = dataclasses.replace(settings.config, learning_rate=1e30, batch_norm=False)
+def test_a_loss_that_is_not_finite_is_one_line(dataset, learner, validation, tmp_path):
+    wild = override(learner.hyperparameters, ["learning_rate=1e30"])
     with pytest.raises(InputError, match="lower learning rate"):
-        cross_validate(dataset, dataclasses.replace(settings, config=config), placement, tmp_path / "x")
+        cross_validate(
+            dataset, NetworkLearner(learner.family, wild, learner.placement), validation, Run(tmp_path / "x")
+        )
 
 
 def test_a_directory_that_is_no_run(tmp_path):
@@ -163,10 +127,13 @@ def test_a_directory_that_is_no_run(tmp_path):
 def test_shuffled_labels_score_at_chance(placement, tmp_path):
     # Drugs enough that chance itself is known to a few hundredths.
     dataset = simulate(1500, seed=2, genes=200, cells=40)
-    settings = Settings("mlp", "small", override(PRESETS["small"], ["epochs=30"]), folds=3, seed=7)
-    true = cross_validate(dataset, settings, placement, tmp_path / "true")["overall"]
-    shuffled = dataclasses.replace(settings, shuffle_labels=True)
-    control = cross_validate(dataset, shuffled, placement, tmp_path / "shuffled")["overall"]
+    learner = NetworkLearner(
+        get_family("mlp"), override(get_family("mlp").presets["small"], ["epochs=30"]), placement
+    )
+    validation = Validation(folds=3, seed=7)
+    true = cross_validate(dataset, learner, validation, Run(tmp_path / "true"))["overall"]
+    shuffled = dataclasses.replace(validation, shuffle_labels=True)
+    control = cross_validate(dataset, learner, shuffled, Run(tmp_path / "shuffled"))["overall"]
     assert true["macro_auroc"] > 0.75
     assert true["log_loss_treated"] < true["prior_log_loss_treated"]
     assert abs(control["macro_auroc"] - 0.5) < 0.05

@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import pytest
 
+from moa_tf.config import Recipe
 from moa_tf.errors import InputError
-from moa_tf.models.base import ModelConfig
 from moa_tf.training.optimizers import FusedAdam, OneCycle, make_learning_rate, make_optimizer
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -103,7 +103,7 @@ def test_mixed_float16_scales_the_loss_and_skips_overflow():
 
 
 def test_learning_rate_of_plateau_can_be_set():
-    optimizer = make_optimizer(ModelConfig(schedule="plateau"), 1e-3)
+    optimizer = make_optimizer(Recipe(schedule="plateau"), 1e-3)
     variable = keras.Variable([1.0])
     optimizer.epsilon = 0.0
     optimizer.apply([np.ones(1, "float32")], [variable])
@@ -114,7 +114,7 @@ def test_learning_rate_of_plateau_can_be_set():
 
 def test_save_and_load_go_on_alike(tmp_path):
     x, y = data()
-    model = train(make_optimizer(ModelConfig(ema=0.9, clip_norm=1.0), OneCycle(0.05, 20)), steps=8)
+    model = train(make_optimizer(Recipe(ema=0.9, clip_norm=1.0), OneCycle(0.05, 20)), steps=8)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert isinstance(loaded.optimizer, FusedAdam)
@@ -152,23 +152,23 @@ def test_one_cycle_of_few_steps_is_finite(steps):
 
 
 def test_make_learning_rate():
-    assert make_learning_rate(ModelConfig(schedule="constant", learning_rate=0.3), 10) == 0.3
-    assert make_learning_rate(ModelConfig(schedule="plateau", learning_rate=0.3), 10) == 0.3
-    cosine = make_learning_rate(ModelConfig(schedule="cosine", learning_rate=1.0, final_divisor=100), 11)
+    assert make_learning_rate(Recipe(schedule="constant", learning_rate=0.3), 10) == 0.3
+    assert make_learning_rate(Recipe(schedule="plateau", learning_rate=0.3), 10) == 0.3
+    cosine = make_learning_rate(Recipe(schedule="cosine", learning_rate=1.0, final_divisor=100), 11)
     # from 1 to 0.01: halfway 0.505
     np.testing.assert_allclose([float(cosine(step)) for step in (0, 5, 10)], [1, 0.505, 0.01], rtol=1e-5)
-    cycle = make_learning_rate(ModelConfig(learning_rate=0.2, warmup=0.3, start_divisor=5), 40)
+    cycle = make_learning_rate(Recipe(learning_rate=0.2, warmup=0.3, start_divisor=5), 40)
     assert cycle.get_config() == OneCycle(0.2, 40, 0.3, 5, 1e4).get_config()
     with pytest.raises(InputError, match="steps=0: expected at least 1"):
-        make_learning_rate(ModelConfig(), 0)
+        make_learning_rate(Recipe(), 0)
 
 
 def test_make_optimizer_reads_the_config():
-    config = ModelConfig(optimizer="adam", weight_decay=0.1, clip_norm=2.0, decay_all=True, adam_epsilon=1e-8)
+    config = Recipe(optimizer="adam", weight_decay=0.1, clip_norm=2.0, decay_all=True, adam_epsilon=1e-8)
     adam = make_optimizer(config, 1e-3)
     assert (adam.decay_all, adam.epsilon) == (True, 1e-8)
     assert (adam.l2, adam.weight_decay, adam.global_clipnorm, adam.use_ema) == (0.1, 0.0, 2.0, False)
-    adamw = make_optimizer(ModelConfig(weight_decay=0.1, ema=0.99), 1e-3)
+    adamw = make_optimizer(Recipe(weight_decay=0.1, ema=0.99), 1e-3)
     assert (adamw.l2, adamw.weight_decay, adamw.global_clipnorm) == (0.0, 0.1, None)
     assert (adamw.use_ema, adamw.ema_momentum) == (True, 0.99)
 
@@ -183,7 +183,7 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * replicas)
 import keras
 from moa_tf.layers.weight_norm import WeightNormDense
-from moa_tf.models.base import ModelConfig
+from moa_tf.config import Recipe
 from moa_tf.training.optimizers import OneCycle, make_optimizer
 
 strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)])
@@ -194,7 +194,7 @@ with strategy.scope():
     model = keras.Sequential([keras.Input((6,)), WeightNormDense(9, "tanh"), WeightNormDense(3)])
     for layer, batch in zip(model.layers, (x, model.layers[0].initialise_from(x))):
         layer.initialise_from(batch)
-    config = ModelConfig(weight_decay=0.1, clip_norm=1.0, ema=0.9, optimizer=sys.argv[3])
+    config = Recipe(weight_decay=0.1, clip_norm=1.0, ema=0.9, optimizer=sys.argv[3])
     model.compile(make_optimizer(config, OneCycle(0.05, 20)), "mse")
 model.fit(np.tile(x, (20, 1)), np.tile(y, (20, 1)), batch_size=32, shuffle=False, verbose=0)
 assert all(np.isfinite(w).all() for w in model.get_weights())

@@ -1,12 +1,14 @@
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 
 from moa_tf.errors import InputError
 from moa_tf.layers.tabnet_decoder import ReconstructionError
-from moa_tf.models.tabnet import TabNetConfig
-from moa_tf.models.tabnet_network import TabNet
-from moa_tf.training.pretraining import pretrain
+from moa_tf.models.base import Hyperparameters
+from moa_tf.models.tabnet import FAMILY, TabNet, TabNetConfig
+from moa_tf.training import pretraining
 
 
 def correlated_features(rows, seed):
@@ -17,9 +19,13 @@ def correlated_features(rows, seed):
     return {"features": values.astype("float32")}
 
 
-CONFIG = TabNetConfig(
-    n_d=8, n_a=8, batch_size=256, virtual_batch_size=64, pretrain_epochs=25, pretrain_ratio=0.3, momentum=0.9
-)
+RECIPE = dataclasses.replace(FAMILY.presets["winners"].recipe, batch_size=256, pretrain_epochs=25)
+CONFIG = TabNetConfig(n_d=8, n_a=8, virtual_batch_size=64, pretrain_ratio=0.3, momentum=0.9)
+
+
+def pretrain(network, features, seed, epochs=25):
+    recipe = dataclasses.replace(RECIPE, pretrain_epochs=epochs)
+    return pretraining.pretrain(FAMILY, network, features, Hyperparameters(CONFIG, recipe), seed)
 
 
 def make_network(seed=1, **settings):
@@ -39,7 +45,7 @@ def test_pretraining_learns_and_its_encoder_goes_into_a_new_network():
     features = correlated_features(1024, 3)
     network = make_network()
     before = network.get_weights()
-    pretrained = pretrain(network, features, CONFIG, seed=5)
+    pretrained = pretrain(network, features, 5)
     assert pretrained.loss[-1] < 0.6 * pretrained.loss[0]
     assert pretrained.loss[-1] < 0.9
     for old, new in zip(before, network.get_weights(), strict=True):
@@ -57,10 +63,9 @@ def test_pretraining_learns_and_its_encoder_goes_into_a_new_network():
 
 def test_equal_seeds_give_equal_pretraining():
     features = correlated_features(256, 3)
-    config = TabNetConfig(**{**CONFIG.to_dict(), "pretrain_epochs": 2})
-    first, second = (pretrain(make_network(), features, config, seed=5) for _ in range(2))
+    first, second = (pretrain(make_network(), features, 5, 2) for _ in range(2))
     np.testing.assert_allclose(first.loss, second.loss, rtol=1e-5)
-    third = pretrain(make_network(), features, config, seed=6)
+    third = pretrain(make_network(), features, 6, 2)
     assert abs(third.loss[0] - first.loss[0]) > 1e-4
 
 
@@ -70,19 +75,17 @@ def test_categories_and_groups_are_hidden_whole():
         "categories": generator.integers(0, 2, (128, 2)).astype("int32")
     }
     network = make_network(category_sizes=(2, 2), embedding_dim=3, groups=[(0, 3)])
-    config = TabNetConfig(**{**CONFIG.to_dict(), "pretrain_epochs": 1})
-    pretrained = pretrain(network, features, config, seed=5)
+    pretrained = pretrain(network, features, 5, 1)
     assert set(pretrained.weights) == {"encoder", "embedding"}
     assert np.isfinite(pretrained.loss).all()
 
 
 def test_wrong_networks_are_refused_in_one_line():
     features = correlated_features(64, 1)
-    config = TabNetConfig(**{**CONFIG.to_dict(), "pretrain_epochs": 1})
-    pretrained = pretrain(make_network(), features, config, seed=5)
+    pretrained = pretrain(make_network(), features, 5, 1)
     with pytest.raises(InputError, match="no layer encoder of the same shapes"):
         pretrained.initialise(make_network(n_steps=2))
     inputs = keras.Input((8,), name="features")
     other = keras.Model({"features": inputs}, keras.layers.Dense(2)(inputs), name="mlp")
     with pytest.raises(InputError, match="no TabNet encoder"):
-        pretrain(other, features, config, seed=5)
+        pretrain(other, features, 5, 1)

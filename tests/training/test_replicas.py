@@ -14,9 +14,11 @@ SCRIPT = """
 import sys
 import numpy as np
 from moa_tf.data.simulate import simulate
-from moa_tf.models.base import get_family, override
-from moa_tf.data.input import Inference
-from moa_tf.training.fold import FoldData, train_network
+from moa_tf.config import override
+from moa_tf.models.base import get_family
+from moa_tf.training.fold import make_fold
+from moa_tf.training.inference import Inference
+from moa_tf.training.network import NetworkData, train_network
 from moa_tf.training.strategy import make_placement
 
 name, devices, out = sys.argv[1], sys.argv[2], sys.argv[3]
@@ -28,10 +30,10 @@ config = override(
      "cell_components=4", "ema=0.9", "clip_norm=1"],
 )
 dataset = simulate(400, seed=1, genes=30, cells=8)
-rows = np.arange(400)
-preprocessing = family.fit_preprocessing(dataset.signatures.take(rows[:320]), config, 0)
+fold = make_fold(0, dataset, np.arange(400) >= 320, train_on_controls=True)
+preprocessing = family.fit_preprocessing(dataset.signatures.take(fold.train), config.architecture, 0)
 features = Inference(preprocessing)(dataset.signatures.inputs())
-data = FoldData(preprocessing, features, dataset.targets, rows[:320], rows[320:])
+data = NetworkData(preprocessing, features, dataset.targets, fold)
 network, history = train_network(family, data, config, 5, placement)
 if placement.chief:
     np.savez(out, *[np.asarray(v) for v in network.weights], losses=[e["loss"] for e in history["epochs"]])

@@ -1,0 +1,174 @@
+"""Training of one network on one fold."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from moa_tf.config import Recipe
+from moa_tf.data.input import training_batches
+from moa_tf.errors import InputError
+from moa_tf.models.base import Family, Hyperparameters
+from moa_tf.training.compiled import CompiledModel
+from moa_tf.training.fold import Fold
+from moa_tf.training.follow import Course, Follow
+from moa_tf.training.losses import SmoothedBinaryCrossentropy, log_positive_weights
+from moa_tf.training.multi_worker import MultiWorkerModel
+from moa_tf.training.optimizers import make_learning_rate, make_optimizer
+from moa_tf.training.reporter import Reporter
+from moa_tf.training.strategy import Placement
+
+
+@dataclass(frozen=True)
+class NetworkData:
+    """What one fold's networks are trained and judged on.
+
+    Attributes:
+        preprocessing: fitted on the training rows.
+        features: name -> [N, ...] its outputs for all rows.
+        targets: [N, T] float32.
+        fold: which rows are for what.
+    """
+
+    preprocessing: keras.Model
+    features: dict[str, np.ndarray]
+    targets: np.ndarray
+    fold: Fold
+
+    def at(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """The features of `rows`."""
+        return {name: values[rows] for name, values in self.features.items()}
+
+
+def train_network(
+    family: Family,
+    data: NetworkData,
+    hyperparameters: Hyperparameters,
+    seed: int,
+    placement: Placement,
+    precision: str = "float32",
+    course: Course | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_seconds: float = 60.0,
+    label: str = "",
+    reporter: Reporter | None = None,
+    initialise: Callable[[keras.Model], None] | None = None,
+) -> tuple[keras.Model, dict[str, Any]]:
+    """Builds a network and trains it.
+
+    Args:
+        family: what to build.
+        data: the fold.
+        hyperparameters: architecture and recipe.
+        seed: of initial weights, dropout and the order of rows.
+        placement: where.
+        precision: Keras dtype policy of the network.
+        course: to repeat, instead of judging epochs by held-out rows; the recipe's schedule stays as it is.
+        checkpoint: file for the state between epochs; training goes on from it if it is there.
+        checkpoint_seconds: least time between two checkpoints: a network of 12 million weights has 150 MB of
+            state, and an epoch may take only seconds.
+        label: what to call this network in messages.
+        reporter: told of every step and epoch.
+        initialise: called with the new network, to load pretrained weights into it; not where a checkpoint has
+            later ones.
+
+    Returns:
+        The network, and `{"epochs": [{loss, ...}], "best_epoch": e}`.
+
+    Raises:
+        InputError: settings that do not fit the data or the replicas, or a loss that is no longer finite.
+    """
+    architecture, recipe = hyperparameters.architecture, hyperparameters.recipe
+    batch_size = fitting_batch(recipe.batch_size, len(data.fold.train), placement.replicas)
+    steps = len(data.fold.train) // batch_size
+    epochs = recipe.epochs if course is None else course.epochs
+    with _scope(placement), _dtype_policy(precision):
+        network = family.build(data.preprocessing, architecture, data.fold.prior, seed)
+        # Another model of the same layers is compiled, so that the network is saved without optimiser state.
+        model = model_class(recipe, placement)(network.input, network.output)
+        if family.synchronise and placement.replicas > 1:
+            _synchronise(network, True)
+            if isinstance(model, CompiledModel) and any(_batch_normalizations(network)):
+                raise InputError(
+                    f"jit_compile=true: expected false with {placement.replicas} replicas, as their batch "
+                    "statistics are taken together, which an XLA program cannot do"
+                )
+        weights = None
+        if recipe.positive_weights == "log":
+            weights = log_positive_weights(data.targets[data.fold.train].sum(axis=0))
+        # A course that ends early ends within the schedule, which spans the recipe's epochs all the same.
+        optimizer = make_optimizer(recipe, make_learning_rate(recipe, steps * recipe.epochs))
+        if precision == "mixed_float16":
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        # Keras's own way to XLA fails under a strategy; CompiledModel goes another.
+        model.compile(
+            optimizer, SmoothedBinaryCrossentropy(recipe.label_smoothing, weights), jit_compile=False
+        )
+        optimizer.build(model.trainable_variables)
+    reporter = reporter or Reporter()
+    follow = Follow(data, recipe, course, checkpoint, checkpoint_seconds, reporter, placement.chief)
+    first = follow.restore(model)
+    if first == 0 and initialise is not None:
+        with _scope(placement):
+            initialise(network)
+    # An early stop that the checkpoint holds leaves nothing to train.
+    first = epochs if follow.is_over() else first
+    reporter.member(label, epochs - first, steps)
+    if first < epochs:
+        model.fit(
+            training_batches(
+                data.features, data.targets, data.fold.train, batch_size, range(first, epochs), seed
+            ),
+            initial_epoch=first,
+            epochs=epochs,
+            steps_per_epoch=steps,
+            shuffle=False,
+            verbose=0,
+            callbacks=[*family.callbacks(architecture), follow],
+        )
+    follow.finish(model)
+    _synchronise(network, False)
+    return network, {"epochs": follow.progress.history, "best_epoch": follow.progress.best_epoch}
+
+
+def fitting_batch(batch_size: int, rows: int, replicas: int) -> int:
+    """The global batch size for a fold: no more than its rows, and the same number for every replica."""
+    return min(batch_size, rows // replicas * replicas)
+
+
+def model_class(recipe: Recipe, placement: Placement) -> type[keras.Model]:
+    if placement.name == "multi-worker":
+        return MultiWorkerModel
+    # A TPU's steps are XLA programs anyway.
+    return CompiledModel if recipe.jit_compile and placement.name != "tpu" else keras.Model
+
+
+def _scope(placement: Placement) -> contextlib.AbstractContextManager:
+    return contextlib.nullcontext() if placement.strategy is None else placement.strategy.scope()
+
+
+@contextlib.contextmanager
+def _dtype_policy(precision: str) -> Iterator[None]:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _batch_normalizations(network: keras.Model) -> Iterator[keras.layers.BatchNormalization]:
+    kind = keras.layers.BatchNormalization
+    return (layer for layer in network._flatten_layers() if isinstance(layer, kind))
+
+
+def _synchronise(network: keras.Model, on: bool) -> None:
+    """Takes batch statistics over all replicas, or over the batch at hand as elsewhere than in training."""
+    for layer in _batch_normalizations(network):
+        layer.synchronized = on

@@ -1,0 +1,203 @@
+"""Keras families as learners: a preprocessing for each fold, a network for each seed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from moa_tf.data.fingerprint import fingerprint_signatures
+from moa_tf.data.schema import Dataset, Signatures
+from moa_tf.errors import InputError
+from moa_tf.models.base import Family, Hyperparameters, Member, families_with, get_family
+from moa_tf.training.fold import Fold
+from moa_tf.training.follow import Course, probabilities, repeat
+from moa_tf.training.inference import Inference
+from moa_tf.training.learner import Learner
+from moa_tf.training.network import NetworkData, train_network
+from moa_tf.training.pretraining import pretrain
+from moa_tf.training.reporter import Reporter
+from moa_tf.training.run import Run, save
+from moa_tf.training.strategy import Placement
+
+PREPROCESSING = "preprocessing.keras"
+NETWORK = "network.keras"
+
+
+class NetworkLearner(Learner):
+    """A family's networks.
+
+    Args:
+        family: what to build.
+        hyperparameters: its architecture and recipe.
+        placement: where to compute.
+        preset: name of the preset that the hyperparameters began with, for the record.
+        precision: Keras dtype policy of the networks.
+        pretrain: pretrain each network on its fold's training rows, without labels.
+        unlabelled: more signatures of the same panel, for pretraining alone.
+        course: to repeat, see `train_network`.
+    """
+
+    shared = (PREPROCESSING,)
+    files = (NETWORK,)
+
+    def __init__(
+        self,
+        family: Family,
+        hyperparameters: Hyperparameters,
+        placement: Placement,
+        preset: str = "",
+        precision: str = "float32",
+        pretrain: bool = False,
+        unlabelled: Signatures | None = None,
+        course: Course | None = None,
+    ) -> None:
+        self.family, self.hyperparameters, self.placement = family, hyperparameters, placement
+        self.preset, self.precision = preset, precision
+        self.pretrain, self.unlabelled, self.course = pretrain, unlabelled, course
+        self.name = family.name
+        self.writes = placement.chief
+        self.train_on_controls = hyperparameters.recipe.train_on_controls
+
+    def settings(self) -> dict[str, Any]:
+        settings = {"preset": self.preset, **self.hyperparameters.to_dict()}
+        for name in self.hyperparameters.architecture.files:
+            # What is in a file decides, and stands among the inputs; not where it lies.
+            settings["architecture"][name] = "file"
+        return {**settings, "precision": self.precision, "pretrain": self.pretrain}
+
+    def inputs(self) -> dict[str, Any]:
+        files = self.hyperparameters.architecture.files
+        inputs: dict[str, Any] = {name: _file_digest(name, path) for name, path in files.items()}
+        if self.unlabelled is not None:
+            inputs["unlabelled"] = fingerprint_signatures(self.unlabelled)
+            inputs["unlabelled_signatures"] = len(self.unlabelled)
+        return inputs
+
+    def check(self, dataset: Dataset, folds: Sequence[Fold]) -> None:
+        recipe, replicas = self.hyperparameters.recipe, self.placement.replicas
+        if recipe.batch_size % replicas:
+            raise InputError(
+                f"batch_size={recipe.batch_size}: expected a multiple of the {replicas} replicas "
+                "(it is the global batch size)"
+            )
+        for fold in folds:
+            if len(fold.train) < replicas:
+                raise InputError(
+                    f"fold {fold.name}: {len(fold.train)} training signatures for {replicas} replicas, expected at "
+                    "least one for each"
+                )
+        if self.pretrain and self.family.reconstruction is None:
+            names = " or ".join(families_with("reconstruction"))
+            raise InputError(f"--pretrain: expected --model {names}, not {self.name}")
+        if self.pretrain and self.placement.name == "multi-worker":
+            raise InputError("--pretrain: expected another strategy than multi-worker")
+
+    def prepare(
+        self, dataset: Dataset, fold: Fold, seed: int, directory: Path, saved: bool, reporter: Reporter
+    ) -> tuple[NetworkData, str]:
+        path = directory / PREPROCESSING
+        if saved:
+            preprocessing = keras.saving.load_model(path, compile=False)
+        else:
+            preprocessing = self.family.fit_preprocessing(
+                dataset.signatures.take(fold.train), self.hyperparameters.architecture, seed
+            )
+            if self.writes:
+                save(path, preprocessing.save)
+        features = Inference(preprocessing)(dataset.signatures.inputs())
+        return NetworkData(preprocessing, features, dataset.targets, fold), _digest(preprocessing)
+
+    def fit(
+        self,
+        dataset: Dataset,
+        prepared: NetworkData,
+        fold: Fold,
+        seed: int,
+        directory: Path,
+        label: str,
+        reporter: Reporter,
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        network, history = train_network(
+            self.family,
+            prepared,
+            self.hyperparameters,
+            seed,
+            self.placement,
+            self.precision,
+            self.course,
+            checkpoint=directory / "checkpoint.npz",
+            label=label,
+            reporter=reporter,
+            initialise=self._initialiser(prepared, seed) if self.pretrain else None,
+        )
+        predicted = np.empty((0, dataset.targets.shape[1]), np.float32)
+        if len(fold.held_out):
+            predicted = probabilities(Inference(network), prepared.at(fold.held_out))
+        if self.writes:
+            save(directory / NETWORK, network.save)
+        return predicted, history
+
+    def refit(self, histories: Sequence[dict[str, Any]]) -> NetworkLearner:
+        course = repeat(self.hyperparameters.recipe, histories)
+        return NetworkLearner(
+            self.family,
+            self.hyperparameters,
+            self.placement,
+            self.preset,
+            self.precision,
+            self.pretrain,
+            self.unlabelled,
+            course,
+        )
+
+    def _initialiser(self, data: NetworkData, seed: int) -> Callable[[keras.Model], None]:
+        def initialise(network: keras.Model) -> None:
+            features = data.at(data.fold.train)
+            if self.unlabelled is not None:
+                more = Inference(data.preprocessing)(self.unlabelled.inputs())
+                features = {name: np.concatenate([values, more[name]]) for name, values in features.items()}
+            pretrain(self.family, network, features, self.hyperparameters, seed).initialise(network)
+
+        return initialise
+
+
+def load_members(directory: Path) -> list[Member]:
+    """The trained models of a run: (preprocessing, its networks) for each fold, or those of all rows alone.
+
+    Raises:
+        InputError: no run, a run of something else than networks, a part that is not finished, or a damaged file.
+    """
+    run = Run(directory)
+    description = run.description
+    if PREPROCESSING not in description["plan"]["shared"] or NETWORK not in description["plan"]["files"]:
+        raise InputError(f"{directory}: a run of {description['model']}, which has no Keras networks")
+    get_family(description["model"])  # registers the layers that the files name
+    return [
+        (
+            keras.saving.load_model(fold.shared.directory / PREPROCESSING, compile=False),
+            [keras.saving.load_model(member.directory / NETWORK, compile=False) for member in fold.members],
+        )
+        for fold in run.finished_models()
+        if fold.shared is not None
+    ]
+
+
+def _digest(model: keras.Model) -> str:
+    """Of what a model computes: its configuration and its weights, bit by bit."""
+    digest = hashlib.sha256(model.to_json().encode())
+    for weight in model.weights:
+        digest.update(np.ascontiguousarray(np.asarray(weight)))
+    return digest.hexdigest()
+
+
+def _file_digest(name: str, path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{name}={path}: cannot be read ({error.strerror})") from None
