@@ -38,6 +38,7 @@ def evaluate(predictions: Path, targets: Path, features: Path | None, json_file:
     """
     import numpy as np
 
+    from moa_tf.data.prior import prior
     from moa_tf.data.read import read_predictions, read_targets
     from moa_tf.evaluation.metrics import evaluate as compute
 
@@ -45,8 +46,8 @@ def evaluate(predictions: Path, targets: Path, features: Path | None, json_file:
     probabilities = _aligned(read_predictions(predictions), labels, predictions, targets)
     control = None if features is None else _controls(features, labels.sig_id)
     treated = np.ones(len(labels), bool) if control is None else ~control
-    prior = labels.values[treated].mean(0, dtype=np.float64) if treated.any() else None
-    figures = compute(labels.values, probabilities, control, prior=prior, per_target=True)
+    means = prior(labels.values[treated])
+    figures = compute(labels.values, probabilities, control, prior=means, per_target=True)
     per_target = figures.pop("per_target")
     figures["per_target"] = {
         name: {key: values[i] for key, values in per_target.items()} for i, name in enumerate(labels.names)
@@ -60,7 +61,7 @@ def evaluate(predictions: Path, targets: Path, features: Path | None, json_file:
                 kind,
                 figures["rows" if kind == "all" else "treated_rows"],
                 f"{figures[f'log_loss_{kind}']:.6f}",
-                f"{figures.get(f'prior_log_loss_{kind}', np.nan):.6f}",
+                f"{figures[f'prior_log_loss_{kind}']:.6f}",
             ]
             for kind in kinds
         ],

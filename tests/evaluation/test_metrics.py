@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-from moa_tf.evaluation.metrics import evaluate, log_loss_per_target, mean_log_loss, rank_metrics
+from moa_tf.evaluation.metrics import (
+    evaluate,
+    log_loss_per_row,
+    log_loss_per_target,
+    mean_log_loss,
+    rank_metrics,
+)
 
 
 def test_log_loss_by_hand():
@@ -60,6 +66,110 @@ def test_rank_metrics_equal_scikit_learn_with_ties():
     np.testing.assert_allclose(precision, expected, rtol=1e-12)
 
 
+def test_ranks_are_taken_within_strata():
+    """Stratum 0: 1 positive, 2 negatives, 1 of 2 pairs in order. Stratum 1: 2 and 1, 2 of 2, one of them tied."""
+    targets = np.array([[1], [0], [0], [1], [1], [0]])
+    probabilities = np.array([[0.2], [0.3], [0.1], [0.9], [0.8], [0.8]])
+    auroc, precision = rank_metrics(targets, probabilities, np.array([0, 0, 0, 1, 1, 1]))
+    np.testing.assert_allclose(auroc, [(1 + 1.5) / (2 + 2)])
+    # Of the positives: .2 is second of its stratum (1/2), .9 first (1/1), .8 is tied (2 of 3 are positive).
+    np.testing.assert_allclose(precision, [(1 / 2 + 1 + 2 / 3) / 3])
+    # Strata need not be numbers nor lie together.
+    shuffled = [3, 0, 5, 1, 4, 2]
+    again = rank_metrics(targets[shuffled], probabilities[shuffled], np.array(list("aaabbb"))[shuffled])
+    np.testing.assert_allclose(again, [auroc, precision])
+
+
+def test_unlike_strata_weigh_by_pairs_and_by_positives():
+    """Stratum 0: 1 positive above 1 negative. Stratum 1: 2 positives below 3 negatives."""
+    targets = np.array([[1], [0], [1], [1], [0], [0], [0]])
+    probabilities = np.array([[0.9], [0.1], [0.2], [0.1], [0.5], [0.6], [0.7]])
+    auroc, precision = rank_metrics(targets, probabilities, np.array([0, 0, 1, 1, 1, 1, 1]))
+    np.testing.assert_allclose(auroc, [1 / 7])
+    np.testing.assert_allclose(precision, [(1 + 1 / 4 + 2 / 5) / 3])
+
+
+def test_a_stratum_without_both_labels_adds_nothing():
+    targets = np.array([[1, 1], [0, 1], [0, 0], [1, 0], [1, 1], [0, 0], [0, 0]])
+    probabilities = np.array(
+        [[0.5, 0.5], [0.6, 0.5], [0.4, 0.5], [0.9, 0.1], [0.9, 0.1], [0.9, 0.1], [0.9, 0]]
+    )
+    strata = np.array([0, 0, 0, 1, 1, 2, 2])  # for the first target 1 has no negative; 2 has no positive
+    auroc, precision = rank_metrics(targets, probabilities, strata)
+    np.testing.assert_allclose(auroc, [0.5, 2 / 4 * (2 / 3) + 1 / 2 * (1 / 3)])
+    np.testing.assert_allclose(precision, [0.5, (2 / 3 + 2 / 3 + 1 / 2) / 3])
+    for alone in (
+        rank_metrics(targets[:, :1], probabilities[:, :1], np.arange(7)),
+        rank_metrics(*np.ones((2, 3, 1))),
+    ):
+        assert np.isnan(alone).all()
+
+
+def test_predictions_that_know_nothing_are_at_one_half_within_folds():
+    """Each fold predicts the means of the others: with more positives held out, fewer were learned from."""
+    rng = np.random.default_rng(0)
+    targets = (rng.random((500, 20)) < 0.02).astype(np.float32)
+    fold = rng.integers(0, 5, 500)
+    means = np.empty_like(targets)
+    for k in range(5):
+        means[fold == k] = targets[fold != k].mean(0)
+    control = np.zeros(500, bool)
+    pooled, within = (evaluate(targets, means, control, strata=strata) for strata in (None, fold))
+    assert pooled["macro_auroc"] < 0.35
+    assert within["macro_auroc"] == 0.5
+    assert within["log_loss_treated"] == pooled["log_loss_treated"]
+    # Average precision of a constant is the share of positives, fold by fold.
+    share = np.array([targets[fold == k].mean(0) for k in range(5)])
+    positives = np.array([targets[fold == k].sum(0) for k in range(5)])
+    expected = (share * positives).sum(0) / positives.sum(0)
+    assert within["macro_average_precision"] == pytest.approx(expected.mean(), rel=1e-6)
+
+
+def test_weights_count_rows_as_often_as_they_say():
+    """Against scikit-learn on rows that are really repeated, and on `sample_weight`; ties and zeros included."""
+    rng = np.random.default_rng(1)
+    targets = (rng.random((80, 3)) < 0.2).astype(np.float32)
+    probabilities = rng.random((80, 3)).astype(np.float32).round(1)
+    weights = rng.integers(0, 4, (80, 5))
+    auroc, precision = rank_metrics(targets, probabilities, weights=weights)
+    assert auroc.shape == precision.shape == (5, 3)
+    for r in range(5):
+        rows = np.repeat(np.arange(80), weights[:, r])
+        for found, score in (
+            (auroc, sklearn.metrics.roc_auc_score),
+            (precision, sklearn.metrics.average_precision_score),
+        ):
+            np.testing.assert_allclose(
+                found[r], score(targets[rows], probabilities[rows], average=None), rtol=1e-12
+            )
+            weighted = score(targets, probabilities, average=None, sample_weight=weights[:, r])
+            np.testing.assert_allclose(found[r], weighted, rtol=1e-12)
+
+
+def test_weights_that_leave_a_label_out_are_as_if_it_were_not_there():
+    targets = np.array([[1], [0], [1], [0]])
+    probabilities = np.array([[0.9], [0.1], [0.1], [0.9]])
+    weights = np.array([[1, 0, 1], [1, 1, 1], [1, 0, 0], [1, 1, 3]])
+    auroc, precision = rank_metrics(targets, probabilities, weights=weights)
+    np.testing.assert_allclose(auroc[:, 0], [0.5, np.nan, (1 + 3 / 2) / 4])
+    np.testing.assert_allclose(precision[:, 0], [(1 / 2 + 2 / 4) / 2, np.nan, 1 / 4])
+    # The first stratum then has no negative: its positives leave the average precision as well.
+    auroc, precision = rank_metrics(
+        targets, probabilities, np.array([0, 0, 1, 1]), np.array([[2], [0], [1], [1]])
+    )
+    np.testing.assert_allclose([auroc, precision], [[[0]], [[0.5]]])
+
+
+def test_log_loss_of_rows_by_hand(monkeypatch):
+    monkeypatch.setattr("moa_tf.evaluation.metrics.BLOCK", 2)
+    targets = np.array([[1, 0], [0, 0], [0, 1]])
+    probabilities = np.array([[0.5, 0.25], [0.25, 0.5], [1, 1]], np.float32)
+    expected = [-(math.log(0.5) + math.log(0.75)) / 2] * 2 + [-math.log(1e-15) / 2]
+    np.testing.assert_allclose(log_loss_per_row(targets, probabilities), expected, rtol=4e-3)
+    np.testing.assert_allclose(log_loss_per_row(targets, probabilities)[:2], expected[:2], rtol=1e-15)
+    assert log_loss_per_row(targets[:0], probabilities[:0]).shape == (0,)
+
+
 @pytest.fixture
 def case():
     """Three treated rows and a control; the third target has no positive."""
@@ -88,6 +198,18 @@ def test_rank_metrics_are_means_over_targets_with_both_classes_among_treated_row
     np.testing.assert_allclose(figures["per_target"]["auroc"], [1, 0.5, np.nan])
     np.testing.assert_array_equal(figures["per_target"]["positives"], [1, 1, 0])
     assert figures["per_target"]["log_loss"].mean() == pytest.approx(figures["log_loss_treated"])
+
+
+def test_controls_are_in_no_stratum():
+    targets = np.array([[1], [0], [0], [1], [0], [0]])
+    probabilities = np.array([[0.2], [0.1], [0.9], [0.7], [0.8], [0.0]])
+    control = np.array([False, False, True, False, False, True])
+    strata = np.array([0, 0, 0, 1, 1, 1])
+    figures = evaluate(targets, probabilities, control, strata=strata, per_target=True)
+    assert figures["macro_auroc"] == 0.5  # 1 of 1 pairs in order, 0 of 1
+    assert figures["macro_average_precision"] == 0.75
+    assert figures["targets_ranked"] == 1
+    np.testing.assert_array_equal(figures["per_target"]["positives"], [2])
 
 
 def test_unknown_controls_leave_all_rows_only(case):
@@ -130,3 +252,9 @@ def test_shapes_that_differ_are_refused():
         mean_log_loss(np.zeros((3, 2)), np.zeros((3, 1)))
     with pytest.raises(ValueError, match="control"):
         evaluate(np.zeros((3, 2)), np.zeros((3, 2)), np.zeros(2, bool))
+    with pytest.raises(ValueError, match="strata"):
+        evaluate(np.zeros((3, 2)), np.zeros((3, 2)), np.zeros(3, bool), strata=np.zeros((3, 1)))
+    with pytest.raises(ValueError, match="strata"):
+        rank_metrics(np.zeros((3, 2)), np.zeros((3, 2)), np.zeros(2))
+    with pytest.raises(ValueError, match="weights"):
+        rank_metrics(np.zeros((3, 2)), np.zeros((3, 2)), weights=np.ones(3))

@@ -1,0 +1,110 @@
+"""How far figures would move with other drugs: the bootstrap over drugs.
+
+Rows of one drug are no independent draws, so drugs are drawn and their rows come along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from moa_tf.evaluation.metrics import check_probabilities, log_loss_per_row, rank_metrics
+
+CELLS = 1 << 23
+"""Weights held at once, in number: 64 MB of them."""
+
+
+def bootstrap(
+    targets: np.ndarray,
+    probabilities: np.ndarray,
+    drug: np.ndarray | None,
+    strata: np.ndarray | None = None,
+    *,
+    replicates: int = 200,
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
+    """Figures of rows whose drugs are drawn anew, with replacement, as many in each stratum as it has.
+
+    The models are not fitted again: this is the chance of which drugs they are judged by, not of training.
+    Give treated rows alone, as all figures that judge a model do. The same drugs, strata, replicates and seed
+    give the same draws whatever the predictions and the order of the rows, so that two models' values can be
+    subtracted replicate by replicate.
+
+    Args:
+        targets: [N, T], 0 or 1.
+        probabilities: [N, T] in [0, 1].
+        drug: [N] names, or None where each row is a drug of its own (then the order of the rows counts).
+        strata: [N], the fold of each row; ranks are taken within, see `rank_metrics`. None is one stratum. A
+            drug whose rows lie in several is drawn with the lowest's; its rows stay where they are.
+        replicates: how many resamples, R.
+        seed: of the draws.
+
+    Returns:
+        `log_loss`, `macro_auroc`, `macro_average_precision`: [R] float64 each, defined as in `evaluate`. The
+        macro means are over the targets that can be ranked in that resample; NaN if none can.
+
+    Raises:
+        ValueError: shapes that do not fit, or a probability that is not in [0, 1].
+    """
+    check_probabilities(probabilities)
+    losses = log_loss_per_row(targets, probabilities)
+    rows = len(losses)
+    strata = np.zeros(rows, np.int8) if strata is None else np.asarray(strata)
+    names = np.arange(rows) if drug is None else np.asarray(drug)
+    if strata.shape != (rows,) or names.shape != (rows,):
+        raise ValueError(f"drug and strata have shapes {names.shape} and {strata.shape}, expected ({rows},)")
+    _, number = np.unique(names, return_inverse=True)
+    draws = _draws(number, strata, replicates, seed)
+    found = np.full((3, replicates), np.nan)
+    block = max(1, CELLS // max(1, rows))
+    for start in range(0, replicates, block):
+        part = slice(start, min(start + block, replicates))
+        weights = np.stack([next(draws)[number] for _ in range(part.stop - start)], axis=1)
+        found[0, part] = losses @ weights / weights.sum(0)
+        found[1:, part] = [
+            _mean_over_targets(values) for values in rank_metrics(targets, probabilities, strata, weights)
+        ]
+    return dict(zip(("log_loss", "macro_auroc", "macro_average_precision"), found, strict=True))
+
+
+def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Percentile interval of a bootstrap's replicates.
+
+    Args:
+        values: [R]; NaN, a replicate in which the figure is undefined, is left out.
+        level: how much of them it holds, in (0, 1).
+
+    Returns:
+        (low, high); NaN if no replicate is defined.
+
+    Source: Efron & Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
+    """
+    values = np.asarray(values, np.float64)
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return float("nan"), float("nan")
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _draws(number: np.ndarray, strata: np.ndarray, replicates: int, seed: int) -> Iterator[np.ndarray]:
+    """For each replicate, [D] float64: how often each drug is drawn."""
+    names, stratum = np.unique(strata, return_inverse=True)
+    home = np.full(number.max(initial=-1) + 1, len(names))
+    np.minimum.at(home, number, stratum)
+    groups = [np.flatnonzero(home == k) for k in range(len(names))]
+    rng = np.random.default_rng(seed)
+    for _ in range(replicates):
+        counts = np.zeros(len(home))
+        for group in groups:
+            if len(group):
+                counts[group] = np.bincount(rng.integers(0, len(group), len(group)), minlength=len(group))
+        yield counts
+
+
+def _mean_over_targets(values: np.ndarray) -> np.ndarray:
+    """[R] means of [R, T] over the targets that are not NaN."""
+    defined = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        return np.where(defined, values, 0).sum(1) / defined.sum(1)
