@@ -91,8 +91,10 @@ def temporary_directory(parent: Path, path: Path | None = None) -> Iterator[Path
 
 
 @contextmanager
-def writing(path: str | os.PathLike) -> Iterator[None]:
+def writing(path: str | os.PathLike | None = None) -> Iterator[None]:
     """Turns what a full, read-only or vanished disk raises in the block into one line that names `path`.
+
+    Without `path` it names the file that the error itself names, if any.
 
     Whoever wrote: Python and pyarrow raise an `OSError` with its number, h5py and TensorFlow (`OpError`) have
     the reason in their text alone.
@@ -108,7 +110,8 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
         reason = _disk_fault(error)
         if reason is None:
             raise
-        raise InputError(f"{path}: cannot be written ({reason})") from error
+        where = path or getattr(error, "filename", None) or "output"
+        raise InputError(f"{where}: cannot be written ({reason})") from error
 
 
 def check_file(path: str | os.PathLike) -> None:
@@ -183,8 +186,6 @@ def _reporting(path: Path) -> Iterator[None]:
     """Where the program does nothing but write: every `OSError` is the disk's or the path's fault."""
     try:
         yield
-    except BrokenPipeError:
-        raise
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
 
@@ -237,7 +238,8 @@ def _copy_into(source: Path, target: Path) -> None:
         handle = os.dup(int(open_file["number"]))
     else:
         handle = os.open(target, os.O_WRONLY | os.O_TRUNC | os.O_NOCTTY)
-    with open(handle, "wb") as file, source.open("rb") as contents:
+    # A reader that leaves has read enough.
+    with suppress(BrokenPipeError), open(handle, "wb") as file, source.open("rb") as contents:
         shutil.copyfileobj(contents, file)
 
 
