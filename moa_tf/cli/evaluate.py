@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from moa_tf.cli.output import print_table, write_json
+from moa_tf.cli.options import LocalPath, json_option
+from moa_tf.cli.output import fixed, print_table, write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,14 +17,14 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("predictions", type=click.Path(path_type=Path))
-@click.argument("targets", type=click.Path(path_type=Path))
+@click.argument("predictions", type=LocalPath())
+@click.argument("targets", type=LocalPath())
 @click.option(
     "--features",
-    type=click.Path(path_type=Path),
+    type=LocalPath(),
     help="The signatures' table, whose cp_type tells the controls. Gives the figures of treated rows too.",
 )
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the figures here.")
+@json_option
 def evaluate(predictions: Path, targets: Path, features: Path | None, json_file: Path | None) -> None:
     """Compares predicted probabilities with labels.
 
@@ -60,8 +61,8 @@ def evaluate(predictions: Path, targets: Path, features: Path | None, json_file:
             [
                 kind,
                 figures["rows" if kind == "all" else "treated_rows"],
-                f"{figures[f'log_loss_{kind}']:.6f}",
-                f"{figures[f'prior_log_loss_{kind}']:.6f}",
+                fixed(figures[f"log_loss_{kind}"], 6),
+                fixed(figures[f"prior_log_loss_{kind}"], 6),
             ]
             for kind in kinds
         ],
@@ -70,10 +71,22 @@ def evaluate(predictions: Path, targets: Path, features: Path | None, json_file:
     print_table(
         f"Ranking, {kinds[-1]} rows",
         ["targets with both labels", "macro AUROC", "macro average precision"],
-        [[ranked, f"{figures['macro_auroc']:.4f}", f"{figures['macro_average_precision']:.4f}"]],
+        [[ranked, fixed(figures["macro_auroc"], 4), fixed(figures["macro_average_precision"], 4)]],
     )
+    for note in _undefined(figures, kinds[-1]):
+        click.echo(f"note: {note}", err=True)
     if json_file:
         write_json(json_file, figures)
+
+
+def _undefined(figures: dict[str, Any], kind: str) -> list[str]:
+    """Says why figures are missing."""
+    if kind == "treated" and not figures["treated_rows"]:
+        return ["figures of treated rows are not defined: all rows are controls"]
+    if not figures["targets_ranked"]:
+        rows = "all rows" if kind == "all" else f"{kind} rows"
+        return [f"AUROC and average precision are not defined: no target has both labels in {rows}"]
+    return []
 
 
 def _aligned(predictions: Targets, labels: Targets, file: Path, labels_file: Path) -> np.ndarray:

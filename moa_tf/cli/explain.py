@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
+from moa_tf.cli.options import LocalPath, json_option
 from moa_tf.cli.output import print_table, row_progress, write_json
 from moa_tf.cli.startup import import_tensorflow
 
@@ -18,12 +19,10 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("model", type=click.Path(path_type=Path), metavar="RUN_OR_SAVED_MODEL")
-@click.argument("features", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option(
-    "--genes", type=click.Path(path_type=Path), help="Gene mapping .csv: g-i to symbol or Entrez id."
-)
+@click.argument("model", type=LocalPath(), metavar="RUN_OR_SAVED_MODEL")
+@click.argument("features", type=LocalPath())
+@click.argument("out", type=LocalPath())
+@click.option("--genes", type=LocalPath(), help="Gene mapping .csv: g-i to symbol or Entrez id.")
 @click.option(
     "--top", type=click.IntRange(min=1), default=10, show_default=True, help="Features a signature."
 )
@@ -35,11 +34,11 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--targets",
-    type=click.Path(path_type=Path),
+    type=LocalPath(),
     help="Labels that say which signatures have the mechanisms of --compare. [default: as predicted]",
 )
 @click.option("--batch-size", type=click.IntRange(min=1), default=1024, show_default=True)
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the figures here.")
+@json_option
 def explain(
     model: Path,
     features: Path,
@@ -66,7 +65,7 @@ def explain(
       moa-tf explain runs/deepinsight train_features.csv explained \\
         --compare proteasome_inhibitor dna_inhibitor --targets train_targets_scored.csv
     """
-    from moa_tf.atomic import temporary_directory
+    from moa_tf.atomic import check_directory, sync, sync_tree, temporary_directory
     from moa_tf.data.read import iter_features, read_targets
     from moa_tf.errors import InputError
     from moa_tf.explanation.symbols import read_gene_names
@@ -75,6 +74,7 @@ def explain(
         raise InputError(f"{features}: no such file")
     if out.exists():
         raise InputError(f"{out}: is there already, expected the name of a new directory")
+    check_directory(out)
     if targets and not compare:
         raise InputError(f"--targets {targets}: expected only with --compare")
     names = read_gene_names(genes) if genes else {}
@@ -100,11 +100,7 @@ def explain(
             images.add(part, probabilities, scaled)
         return importance, probabilities
 
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror})") from error
-    with temporary_directory(out.parent) as temporary, row_progress("explaining") as progress:
+    with temporary_directory(out.parent, out) as temporary, row_progress("explaining") as progress:
         results = temporary / "results"
         results.mkdir()
         sums = explain_table(
@@ -125,7 +121,12 @@ def explain(
             _draw_maps(source, sums, names, top, results)
         if images is not None:
             images.draw(source.pixels, source.image_size, results / "mean_images.png")
-        results.rename(out)
+        sync_tree(results)
+        try:
+            results.rename(out)
+        except OSError as error:  # someone else has made it by now
+            raise InputError(f"{out}: cannot be written ({error.strerror})") from error
+        sync(out.parent)
     rows = [[row.name, row.feature, row.importance] for row in overall.head(top).itertuples(index=False)]
     print_table(f"Importance over {sums.rows} signatures ({out})", ["name", "feature", "importance"], rows)
     if json_file:

@@ -6,14 +6,16 @@ from pathlib import Path
 
 import click
 
+from moa_tf.atomic import check_directory
+from moa_tf.cli.options import LocalPath, json_option
 from moa_tf.cli.output import print_table, write_json
 from moa_tf.cli.startup import import_tensorflow
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.argument("saved_model_root", type=click.Path(path_type=Path))
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the figures here.")
+@click.argument("run", type=LocalPath())
+@click.argument("saved_model_root", type=LocalPath(exported=True))
+@json_option
 def export(run: Path, saved_model_root: Path, json_file: Path | None) -> None:
     """Exports a finished run as a new version of a SavedModel.
 
@@ -25,6 +27,7 @@ def export(run: Path, saved_model_root: Path, json_file: Path | None) -> None:
     Example:
       moa-tf export runs/mlp-20261122-103000 saved_models/mlp
     """
+    check_directory(saved_model_root)
     import_tensorflow()
     from moa_tf.serving.export import load_metadata
     from moa_tf.serving.run_export import export_run

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 
 import click
 
 import moa_tf
+from moa_tf.atomic import writing
+from moa_tf.cli.ending import Ended, ending_in_order
+from moa_tf.cli.output import Patient
 from moa_tf.errors import InputError
 
 COMMANDS = {
@@ -51,23 +54,33 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Runs the command line: exit status 0, 1 on an error of the program, 2 on a wrong call or bad input."""
-    # TensorFlow's own log on stderr would drown the progress; errors still get through.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    try:
-        sys.exit(cli(standalone_mode=False))
-    except InputError as error:
-        for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
-        sys.exit(2)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(2)
-    except (click.Abort, KeyboardInterrupt):
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        # Whoever read our output has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    """Runs the command line.
+
+    Exit status: 0, 1 on an error of the program, 2 on a wrong call or bad input, and 128 + the signal's number
+    when it is told to end, as a shell has it.
+    """
+    out, err = Patient(sys.stdout), Patient(sys.stderr)
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            with ending_in_order(), writing():
+                status = cli(standalone_mode=False)
+                out.flush()  # not at the interpreter's end, where nothing catches its errors
+            sys.exit(status)
+        except Ended as error:
+            print(f"ended by {error.signal}", file=sys.stderr)
+            raise
+        except InputError as error:
+            for line in str(error).splitlines():
+                print(f"error: {line}", file=sys.stderr)
+            sys.exit(2)
+        except click.ClickException as error:
+            error.show()
+            sys.exit(2)
+        except (click.Abort, KeyboardInterrupt):
+            print("interrupted", file=sys.stderr)
+            sys.exit(130)
+        finally:
+            try:
+                out.flush()
+            except OSError:
+                out.drop()

@@ -6,20 +6,21 @@ from pathlib import Path
 
 import click
 
+from moa_tf.cli.options import LocalPath, json_option
 from moa_tf.cli.output import print_table, row_progress, write_json
 from moa_tf.cli.startup import import_tensorflow
 
 
 @click.command()
-@click.argument("saved_model", type=click.Path(path_type=Path))
-@click.argument("features", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("saved_model", type=LocalPath())
+@click.argument("features", type=LocalPath())
+@click.argument("out", type=LocalPath())
 @click.option(
     "--batch-size",
     type=click.IntRange(min=1),
     help="Signatures computed at once; memory grows with it. [default: by the model's widest layer]",
 )
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the figures here.")
+@json_option
 def predict(
     saved_model: Path, features: Path, out: Path, batch_size: int | None, json_file: Path | None
 ) -> None:

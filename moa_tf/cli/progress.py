@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import Self
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -15,6 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from moa_tf.cli.output import progress_console
 from moa_tf.training.reporter import Reporter
 
 
@@ -22,9 +22,9 @@ class LiveReporter(Reporter):
     """Network, epoch, losses and time left; on a terminal one moving line, in a log a line a network."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True)
+        self.console = progress_console()
         self.bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
             TaskProgressColumn(),
             MofNCompleteColumn(),
@@ -65,7 +65,7 @@ class LiveReporter(Reporter):
         self._show()
 
     def message(self, line: str) -> None:
-        self.console.print(line, style="yellow", highlight=False, soft_wrap=True)
+        self.console.print(line, style="yellow", soft_wrap=True)
 
     def _losses(self) -> str:
         names = {"loss": "loss", "held_out_log_loss": "held-out log loss"}
@@ -81,7 +81,5 @@ class LiveReporter(Reporter):
     def _finish_member(self) -> None:
         seconds = time.monotonic() - self.began
         self.console.print(
-            f"{self.label}: {self.done} epochs in {seconds:.0f} s  {self._losses()}",
-            highlight=False,
-            soft_wrap=True,
+            f"{self.label}: {self.done} epochs in {seconds:.0f} s  {self._losses()}", soft_wrap=True
         )

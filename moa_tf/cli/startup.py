@@ -1,4 +1,4 @@
-"""TensorFlow's start without its chatter."""
+"""TensorFlow's start: without its chatter, and the same whatever the user's environment says of Keras."""
 
 from __future__ import annotations
 
@@ -7,37 +7,106 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from typing import Any
+
+from moa_tf.errors import InputError
+
+SETTINGS = {"floatx": "float32", "epsilon": 1e-7, "image_data_format": "channels_last"}
+"""What the models are made for, by the names of `keras.json`."""
+
+VARIABLES = (
+    "KERAS_MAX_EPOCHS",
+    "KERAS_MAX_STEPS_PER_EPOCH",
+    "TF_USE_LEGACY_KERAS",
+)
+"""What Keras and TensorFlow read from the environment, and what would train or build something else."""
 
 
-def import_tensorflow() -> None:
-    """Imports TensorFlow and lists its devices, with what its C++ side writes to stderr held back.
+def import_tensorflow(backend: str = "tensorflow") -> None:
+    """Imports TensorFlow and Keras, with what TensorFlow's C++ side writes to stderr held back.
 
     On every machine without CUDA that is a dozen lines, which no log level turns off, and which would stand above
     each command's first word. They are shown after all if the import fails, or where TF_CPP_MIN_LOG_LEVEL asks for
     them.
+
+    Keras runs on `backend` with `SETTINGS`, whatever `keras.json` and the environment say; what differs there
+    is said on stderr. Call it before anything imports Keras.
+
+    Raises:
+        InputError: Keras cannot start with the user's `keras.json`.
     """
-    quiet = int(os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2")) >= 2
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    quiet = os.environ["TF_CPP_MIN_LOG_LEVEL"] not in ("0", "1")
+    ignored = _set_environment(backend)
     with _held_back_stderr() if quiet else contextlib.nullcontext():
+        keras = _import_keras()
         import tensorflow as tf
 
         tf.config.list_physical_devices()
+    ignored += _set_keras(keras)
+    if ignored:
+        print(f"note: ignored settings of Keras: {', '.join(ignored)}", file=sys.stderr)
     if quiet:
         # It warns of retracing where several models each have a graph of their own.
         tf.get_logger().setLevel("ERROR")
 
 
+def _set_environment(backend: str) -> list[str]:
+    ignored = [f"{name}={os.environ.pop(name)}" for name in VARIABLES if name in os.environ]
+    # These two decide over keras.json. The second would ask for flax, which nothing here needs.
+    for name, value in (("KERAS_BACKEND", backend), ("KERAS_NNX_ENABLED", "false")):
+        asked = os.environ.get(name) or value
+        os.environ[name] = value
+        ignored += [f"{name}={asked}"] * (asked.lower() != value)
+    return ignored
+
+
+def _import_keras() -> Any:
+    try:
+        import keras
+    except ImportError:
+        raise
+    except Exception as error:
+        # It reads its file while it is imported, and raises whatever that leads to.
+        folder = os.environ.get("KERAS_HOME", os.path.join(os.path.expanduser("~"), ".keras"))
+        file = os.path.join(folder, "keras.json")
+        if not os.path.lexists(file):
+            raise
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{file}: Keras cannot start with it ({reason}), expected valid settings or no such file"
+        ) from error
+    return keras
+
+
+def _set_keras(keras: Any) -> list[str]:
+    """Undoes what `keras.json` has set; gives what that was."""
+    config = keras.config
+    found = {name: getattr(config, name)() for name in SETTINGS}
+    for name, value in SETTINGS.items():
+        getattr(config, f"set_{name}")(value)
+    config.set_dtype_policy(SETTINGS["floatx"])
+    return [f"{name} {value} in keras.json" for name, value in found.items() if value != SETTINGS[name]]
+
+
 @contextlib.contextmanager
 def _held_back_stderr() -> Iterator[None]:
     sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as file:
+    with contextlib.ExitStack() as after:
+        try:
+            file = after.enter_context(tempfile.TemporaryFile())
+        except OSError:  # The disk is full: then it is told.
+            yield
+            return
+        kept = os.dup(2)
         os.dup2(file.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except BaseException as error:
             os.dup2(kept, 2)
-            file.seek(0)
-            sys.stderr.write(file.read().decode(errors="replace"))
+            if not isinstance(error, (InputError, SystemExit, KeyboardInterrupt)):
+                file.seek(0)
+                sys.stderr.write(file.read().decode(errors="replace"))
             raise
         finally:
             os.dup2(kept, 2)

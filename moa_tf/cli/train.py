@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from moa_tf.atomic import check_directory, check_file
+from moa_tf.atomic import check_directory
+from moa_tf.cli.options import LocalPath, json_option
 from moa_tf.cli.output import print_table, write_json
 from moa_tf.cli.startup import import_tensorflow
 from moa_tf.config import LARGEST_SEED, PRECISIONS, override
@@ -27,9 +28,7 @@ SAMPLE = 3000
 
 
 @click.command()
-@click.option(
-    "--data", type=click.Path(path_type=Path), help="Directory of tables. [default: a simulated sample]"
-)
+@click.option("--data", type=LocalPath(), help="Directory of tables. [default: a simulated sample]")
 @click.option("--model", type=click.Choice(list(FAMILIES)), default="mlp", show_default=True)
 @click.option("--preset", help="Named set of hyperparameters. [default: by the size of the table]")
 @click.option(
@@ -56,11 +55,11 @@ SAMPLE = 3000
     show_default=True,
 )
 @click.option("--seed", type=click.IntRange(0, LARGEST_SEED), default=0, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), help="Run directory. [default: runs/MODEL-DATE-TIME]")
+@click.option("--out", type=LocalPath(), help="Run directory. [default: runs/MODEL-DATE-TIME]")
 @click.option(
     "--export",
     "root",
-    type=click.Path(path_type=Path),
+    type=LocalPath(exported=True),
     help="Export to here. [default: saved_models/MODEL, of whole runs]",
 )
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
@@ -72,12 +71,12 @@ SAMPLE = 3000
 )
 @click.option(
     "--pretrain-also",
-    type=click.Path(path_type=Path),
+    type=LocalPath(),
     metavar="FEATURES",
     help="With --pretrain: these unlabelled signatures too, such as test_features.csv.",
 )
 @click.option("--shuffle-labels", is_flag=True, help="Control: permute labels among drugs; export nothing.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures here.")
+@json_option
 def train(
     data: Path | None,
     model: str,
@@ -118,8 +117,6 @@ def train(
     saved_models = root or Path("saved_models", model)
     for directory in (out or Path("runs"), *[saved_models] * (not shuffle_labels)):
         check_directory(directory)
-    if json_file is not None:
-        check_file(json_file)
     started = time.monotonic()
     import_tensorflow()
     import tensorflow as tf

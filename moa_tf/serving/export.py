@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from moa_tf.atomic import sync_tree, temporary_directory, to_plain
 from moa_tf.data.schema import CONTROL, DOSES, TYPES, SignatureSpec
 from moa_tf.errors import InputError
-from moa_tf.serving.versions import METADATA, latest_version, load_metadata, publish
+from moa_tf.serving.versions import METADATA, check_root, latest_version, load_metadata, publish
 
 __all__ = ["export", "latest_version", "load_metadata"]
 
@@ -72,8 +72,8 @@ def export(
         The new version's directory.
 
     Raises:
-        InputError: `root` is no directory that can be written, or is a SavedModel itself; Keras does not run
-            on TensorFlow.
+        InputError: `root` is no directory that can be written, is one that TensorFlow cannot load from (see
+            `check_root`), or is a SavedModel itself; Keras does not run on TensorFlow.
         ValueError: no network, or a network's outputs do not fit the target names.
     """
     import keras
@@ -83,6 +83,7 @@ def export(
         raise InputError(
             f"export: Keras runs on {keras.backend.backend()}, expected tensorflow (KERAS_BACKEND=tensorflow)"
         )
+    check_root(root)
     if (root / "saved_model.pb").exists():
         raise InputError(f"{root}: is a SavedModel itself, expected the directory of its versions")
     networks = [network for _, several in members for network in several]
@@ -93,16 +94,12 @@ def export(
         if width != len(target_names):
             raise ValueError(f"export: a network gives {width} logits for {len(target_names)} target names")
     description = _describe(members, spec, target_names, metadata, explainer is not None)
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with temporary_directory(root) as temporary:
-            asset = temporary / METADATA
-            asset.write_text(description, encoding="utf-8")
-            _save(members, temporary / "model", spec, explainer, asset)
-            sync_tree(temporary / "model")
-            return publish(temporary / "model", root)
-    except OSError as error:
-        raise InputError(f"{root}: cannot be written ({error.strerror or error})") from error
+    with temporary_directory(root) as temporary:
+        asset = temporary / METADATA
+        asset.write_text(description, encoding="utf-8")
+        _save(members, temporary / "model", spec, explainer, asset)
+        sync_tree(temporary / "model")
+        return publish(temporary / "model", root)
 
 
 def suggest_batch_size(members: Sequence[Member]) -> int:

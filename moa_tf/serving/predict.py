@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from moa_tf.atomic import replacing
+from moa_tf.atomic import check_file, replacing
 from moa_tf.data.schema import DOSES, TYPES, Signatures, SignatureSpec
 from moa_tf.errors import InputError
-from moa_tf.serving.versions import latest_version, load_metadata
+from moa_tf.serving.versions import PATTERN, latest_version, load_metadata
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
 CHUNK = 4096
@@ -70,6 +70,8 @@ def load_model(path: str | Path) -> ServedModel:
         InputError: no SavedModel, or one that this project did not export.
     """
     directory = latest_version(Path(path))
+    if set(PATTERN) & set(str(directory)):
+        raise InputError(f"{directory}: TensorFlow takes * ? [ \\ for patterns, expected a path without them")
     metadata = load_metadata(directory)
     import tensorflow as tf
 
@@ -145,7 +147,8 @@ def check_paths(features: Path, out: Path) -> None:
     """Finds early what would fail late.
 
     Raises:
-        InputError: there is no file `features`, `out` has another suffix, or both are the same file.
+        InputError: there is no file `features`, `out` has another suffix or cannot be written, or both are the
+            same file.
     """
     if not features.is_file():
         raise InputError(f"{features}: no such file")
@@ -153,6 +156,7 @@ def check_paths(features: Path, out: Path) -> None:
         raise InputError(f"{out}: expected a name that ends in {', '.join(SUFFIXES)}")
     if out.exists() and out.samefile(features):
         raise InputError(f"{out}: is the features table itself, expected another file")
+    check_file(out)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,27 @@ from moa_tf.errors import InputError
 
 METADATA = "metadata.json"
 """Name of the asset that `export` writes."""
+
+
+PATTERN = "*?[\\"
+"""What TensorFlow takes for a pattern when it looks for a SavedModel's weights: `m[9]` would be `m9`."""
+
+
+def check_root(root: str | os.PathLike) -> None:
+    """Finds before an export what would keep TensorFlow from loading it.
+
+    The whole path counts, as TensorFlow Serving is given it: `*` and `?` may match another model's weights.
+
+    Raises:
+        InputError: a character of `PATTERN` is in the path of `root`.
+    """
+    path = os.path.abspath(root)
+    if set(PATTERN) & set(path):
+        where = "" if os.path.isabs(root) else f" (that is {path})"
+        raise InputError(
+            f"{root}{where}: TensorFlow takes * ? [ \\ for patterns and could not load a model from there, "
+            "expected a path without them"
+        )
 
 
 def latest_version(path: Path) -> Path:

@@ -96,3 +96,39 @@ def test_features_that_do_not_fit(files, monkeypatch, capsys, change, words):
     arguments = [files / "predictions.csv", files / "targets.csv", "--features", files / "features.csv"]
     assert call(monkeypatch, *arguments) == 2
     assert words in capsys.readouterr().err
+
+
+def test_what_is_not_defined_is_a_dash_and_said(files, monkeypatch, capsys):
+    """No target has both labels; and no row is treated."""
+    targets = pd.DataFrame({"sig_id": IDS, "a": 0, "b": 1})
+    targets.to_csv(files / "targets.csv", index=False)
+    arguments = [files / "predictions.csv", files / "targets.csv", "--json", files / "j.json"]
+    assert call(monkeypatch, *arguments) == 0
+    printed = capsys.readouterr()
+    assert "nan" not in printed.out
+    assert printed.out.splitlines()[-2].split() == ["0", "of", "2", "–", "–"]
+    assert printed.err == (
+        "note: AUROC and average precision are not defined: no target has both labels in all rows\n"
+    )
+    features = pd.read_csv(files / "features.csv").assign(cp_type="ctl_vehicle")
+    features.to_csv(files / "features.csv", index=False)
+    assert call(monkeypatch, *arguments, "--features", files / "features.csv") == 0
+    printed = capsys.readouterr()
+    assert "nan" not in printed.out
+    assert printed.err == "note: figures of treated rows are not defined: all rows are controls\n"
+    figures = json.loads((files / "j.json").read_text(), parse_constant=pytest.fail)
+    assert figures["log_loss_treated"] is None
+    assert figures["macro_auroc"] is None
+
+
+def test_figures_to_devices_and_links(files, monkeypatch, capsys):
+    (files / "link.json").symlink_to("real.json")
+    for target in ("/dev/null", "/dev/stdout", files / "link.json"):
+        assert call(monkeypatch, files / "predictions.csv", files / "targets.csv", "--json", target) == 0
+    assert json.loads((files / "real.json").read_text())["rows"] == 4
+    assert (files / "link.json").is_symlink()
+    capsys.readouterr()
+    for target in (files / "targets.csv", files / "targets.csv" / "x", files, "/dev/full"):
+        assert call(monkeypatch, files / "predictions.csv", files / "targets.csv", "--json", target) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ")

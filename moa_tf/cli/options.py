@@ -1,0 +1,98 @@
+"""What the commands' arguments have in common: paths on this machine's disks, and `--json`."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from moa_tf.errors import InputError
+
+
+class LocalPath(click.ParamType):
+    """A path on this machine's disks, read or written; what would become a folder of an odd name is refused.
+
+    Args:
+        exported: it is the root of exported models, whose path TensorFlow takes for a pattern as well.
+
+    Raises:
+        InputError: when converting an address (`gs://…`), a `~` that the shell has left, a blank name, bytes
+            that are no text, and, with `exported`, a pattern.
+    """
+
+    name = "path"
+
+    def __init__(self, exported: bool = False) -> None:
+        self.exported = exported
+
+    def convert(
+        self, value: str | os.PathLike, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Path:
+        text = os.fspath(value)
+        name = (
+            param.opts[0] if isinstance(param, click.Option) else param.human_readable_name if param else ""
+        )
+        fault = _fault(text)
+        if fault:
+            raise InputError(f"{name} {text!r}: {fault}".strip())
+        path = Path(text)
+        if self.exported:
+            from moa_tf.serving.versions import check_root
+
+            check_root(path)
+        return path
+
+
+def json_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds `--json FILE`, given as `json_file`, to a command; before it starts, FILE is tried.
+
+    Raises:
+        InputError: FILE cannot be written, or is another file or directory of the same call.
+    """
+
+    @click.option("--json", "json_file", type=LocalPath(), help="Also write the figures here.")
+    @functools.wraps(command)
+    def checked(**values: Any) -> None:
+        file = values["json_file"]
+        if file is not None:
+            from moa_tf.atomic import check_file
+
+            others = [value for key, value in values.items() if key != "json_file"]
+            for other in others:
+                if isinstance(other, Path) and _is_same(file, other):
+                    raise InputError(f"--json {file}: is {other} itself, expected another file")
+            check_file(file)
+        return command(**values)
+
+    return checked
+
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+"""`gs://bucket`, and `gs:/bucket`, as which `Path` writes it. No drive of Windows."""
+
+
+def _fault(path: str) -> str | None:
+    if not path.strip():
+        return "is blank, expected a path"
+    if _ADDRESS.match(path.strip()):
+        return "only local paths work here (a folder of that name is ./…)"
+    if "\0" in path:
+        return "holds a zero byte, expected a path"
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return "is no text in UTF-8, expected a path that is"
+    if path.startswith("~") and os.path.expanduser(path) != path:
+        return f"~ was left by the shell, expected {os.path.expanduser(path)} (or ./~… for that name)"
+    return None
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    if one.exists() and other.exists():
+        return one.is_file() and one.samefile(other)
+    return os.path.realpath(one) == os.path.realpath(other)
