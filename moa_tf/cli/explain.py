@@ -65,6 +65,8 @@ def explain(
       moa-tf explain runs/deepinsight train_features.csv explained \\
         --compare proteasome_inhibitor dna_inhibitor --targets train_targets_scored.csv
     """
+    from functools import partial
+
     from moa_tf.atomic import check_directory, sync, sync_tree, temporary_directory
     from moa_tf.data.read import iter_features, read_targets
     from moa_tf.errors import InputError
@@ -78,7 +80,8 @@ def explain(
     if targets and not compare:
         raise InputError(f"--targets {targets}: expected only with --compare")
     names = read_gene_names(genes) if genes else {}
-    known = read_targets(targets) if targets else None
+    tell = partial(click.echo, err=True)
+    known = read_targets(targets, tell) if targets else None
     import_tensorflow()
     from moa_tf.explanation.importance import (
         explain_table,
@@ -105,7 +108,7 @@ def explain(
         results.mkdir()
         sums = explain_table(
             explain_part,
-            iter_features(features, source.spec, rows=batch_size),
+            iter_features(features, source.spec, rows=batch_size, tell=tell),
             source.columns,
             source.targets,
             results / "signatures.parquet",
