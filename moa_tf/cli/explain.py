@@ -93,6 +93,10 @@ def explain(
     from moa_tf.explanation.sources import open_source
 
     source = open_source(model)
+    unknown = [column for column in names if column not in source.columns]
+    if unknown:
+        shown = ", ".join(unknown[:3]) + (", …" if len(unknown) > 3 else "")
+        click.echo(f"note: {genes}: {len(unknown)} columns are not the model's ({shown}), ignored", err=True)
     if compare and source.pixels is None:
         raise InputError(f"--compare: {model} has no images, expected a DeepInsight")
     images = MeanImages(compare, source.targets, known) if compare else None
@@ -147,12 +151,13 @@ def _draw_maps(
 ) -> None:
     """The DeepInsight map, and over it the class activation of those mechanisms that are predicted most."""
     from moa_tf.explanation.feature_map_plots import plot_activations, plot_density
-    from moa_tf.explanation.symbols import name_columns
+    from moa_tf.explanation.figures import save_figure
+    from moa_tf.explanation.symbols import label_columns
 
-    plot_density(source.pixels, source.image_size).savefig(directory / "feature_map.png")
+    save_figure(plot_density(source.pixels, source.image_size), directory / "feature_map.png")
     frequent = [i for i in np.argsort(-sums.weights, kind="stable")[:4] if sums.weights[i] > 0]
     if frequent:
         maps = {source.targets[i]: sums.by_target[i, : len(source.pixels)] for i in frequent}
-        labels = name_columns(source.columns, names)
+        labels = label_columns(source.columns, names)
         figure = plot_activations(source.pixels, source.image_size, maps, labels, top, unit="share")
-        figure.savefig(directory / "activation_maps.png")
+        save_figure(figure, directory / "activation_maps.png")
