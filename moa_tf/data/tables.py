@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from moa_tf.data.containers import GZIP, PARQUET, TEXT, identify
 from moa_tf.data.delimited import Delimited, name_separator, read_head
-from moa_tf.data.faults import COLUMNS, EXAMPLES, Faults
+from moa_tf.data.faults import COLUMNS, EXAMPLES, Faults, one_line
 from moa_tf.data.names import clean, same_stem, shorten
 from moa_tf.data.parquet import is_plain, is_text, read_batches, to_text
 
@@ -126,7 +126,7 @@ class Table:
         if unused := self.unused(used):
             are = "1 column is" if len(unused) == 1 else f"{len(unused)} columns are"
             parts.append(f"{are} not used ({shorten(unused, COLUMNS)})")
-        return f"{self.path.name}: {'; '.join(parts)}" if parts else ""
+        return one_line(f"{self.path.name}: {'; '.join(parts)}") if parts else ""
 
     def chunks(
         self, columns: Sequence[str], text: Collection[str], faults: Faults, rows: int = ROWS
