@@ -23,7 +23,7 @@ def check(directory: Path, json_file: Path | None) -> None:
 
     DATA is a directory in the competition's layout: train_features and train_targets_scored, and, if there,
     train_targets_nonscored, train_drug and test_features, each .csv, .csv.gz or .parquet. Each fault is one
-    line on stderr, and the exit status is 2. What is odd but no fault is a warning on stderr.
+    line on stderr, and the exit status is 2. What is odd but no fault, and what is not used, is a warning there.
     """
     from moa_tf.data.check import check
 
@@ -43,7 +43,13 @@ def check(directory: Path, json_file: Path | None) -> None:
 @data.command()
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--signatures", default=None, type=int, help="Training signatures.  [default: 3000]")
-@click.option("--seed", default=0, show_default=True, help="The same seed gives the same tables.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1),
+    default=0,
+    show_default=True,
+    help="The same seed gives the same tables.",
+)
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the figures here.")
 def simulate(out: Path, signatures: int | None, seed: int, json_file: Path | None) -> None:
     """Writes simulated tables, whose labels can be learnt, into the new or empty directory OUT."""
@@ -84,8 +90,4 @@ def _notes(figures: dict[str, Any]) -> list[str]:
     notes = [f"warning: {warning}" for warning in figures["warnings"]]
     if figures["drugs"] is None:
         notes.append("note: no train_drug, so every row counts as a drug of its own")
-    ignored = figures["ignored_columns"]
-    if ignored:
-        more = f" and {len(ignored) - 5} more" if len(ignored) > 5 else ""
-        notes.append(f"note: columns of train_features that are not used: {', '.join(ignored[:5])}{more}")
     return notes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,15 +38,18 @@ def evaluate(predictions: Path, targets: Path, features: Path | None, json_file:
     Example:
       moa-tf evaluate predictions.csv train_targets_scored.csv --features train_features.csv
     """
+    from functools import partial
+
     import numpy as np
 
     from moa_tf.data.prior import prior
     from moa_tf.data.read import read_predictions, read_targets
     from moa_tf.evaluation.metrics import evaluate as compute
 
-    labels = read_targets(targets)
-    probabilities = _aligned(read_predictions(predictions), labels, predictions, targets)
-    control = None if features is None else _controls(features, labels.sig_id)
+    tell = partial(click.echo, err=True)
+    labels = read_targets(targets, tell)
+    probabilities = _aligned(read_predictions(predictions, tell), labels, predictions, targets)
+    control = None if features is None else _controls(features, labels.sig_id, tell)
     treated = np.ones(len(labels), bool) if control is None else ~control
     means = prior(labels.values[treated])
     figures = compute(labels.values, probabilities, control, prior=means, per_target=True)
@@ -116,7 +120,7 @@ def _aligned(predictions: Targets, labels: Targets, file: Path, labels_file: Pat
     return predictions.at(labels.sig_id)[:, [column[name] for name in labels.names]]
 
 
-def _controls(features: Path, sig_id: np.ndarray) -> np.ndarray:
+def _controls(features: Path, sig_id: np.ndarray, tell: Callable[[str], None]) -> np.ndarray:
     """[N] bool, whether each signature is a control."""
     import numpy as np
 
@@ -124,7 +128,7 @@ def _controls(features: Path, sig_id: np.ndarray) -> np.ndarray:
     from moa_tf.errors import InputError
 
     control: dict[str, bool] = {}
-    for chunk in iter_features(features):
+    for chunk in iter_features(features, tell=tell):
         if chunk.cp_type is None:
             raise InputError(f"{features.name}: column cp_type is missing, expected it to tell the controls")
         control.update(zip(chunk.sig_id, chunk.control, strict=True))

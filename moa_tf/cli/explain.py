@@ -65,6 +65,8 @@ def explain(
       moa-tf explain runs/deepinsight train_features.csv explained \\
         --compare proteasome_inhibitor dna_inhibitor --targets train_targets_scored.csv
     """
+    from functools import partial
+
     from moa_tf.atomic import check_directory, sync, sync_tree, temporary_directory
     from moa_tf.data.read import iter_features, read_targets
     from moa_tf.errors import InputError
@@ -78,7 +80,8 @@ def explain(
     if targets and not compare:
         raise InputError(f"--targets {targets}: expected only with --compare")
     names = read_gene_names(genes) if genes else {}
-    known = read_targets(targets) if targets else None
+    tell = partial(click.echo, err=True)
+    known = read_targets(targets, tell) if targets else None
     import_tensorflow()
     from moa_tf.explanation.importance import (
         explain_table,
@@ -90,6 +93,10 @@ def explain(
     from moa_tf.explanation.sources import open_source
 
     source = open_source(model)
+    unknown = [column for column in names if column not in source.columns]
+    if unknown:
+        shown = ", ".join(unknown[:3]) + (", …" if len(unknown) > 3 else "")
+        click.echo(f"note: {genes}: {len(unknown)} columns are not the model's ({shown}), ignored", err=True)
     if compare and source.pixels is None:
         raise InputError(f"--compare: {model} has no images, expected a DeepInsight")
     images = MeanImages(compare, source.targets, known) if compare else None
@@ -105,7 +112,7 @@ def explain(
         results.mkdir()
         sums = explain_table(
             explain_part,
-            iter_features(features, source.spec, rows=batch_size),
+            iter_features(features, source.spec, rows=batch_size, tell=tell),
             source.columns,
             source.targets,
             results / "signatures.parquet",
@@ -144,12 +151,13 @@ def _draw_maps(
 ) -> None:
     """The DeepInsight map, and over it the class activation of those mechanisms that are predicted most."""
     from moa_tf.explanation.feature_map_plots import plot_activations, plot_density
-    from moa_tf.explanation.symbols import name_columns
+    from moa_tf.explanation.figures import save_figure
+    from moa_tf.explanation.symbols import label_columns
 
-    plot_density(source.pixels, source.image_size).savefig(directory / "feature_map.png")
+    save_figure(plot_density(source.pixels, source.image_size), directory / "feature_map.png")
     frequent = [i for i in np.argsort(-sums.weights, kind="stable")[:4] if sums.weights[i] > 0]
     if frequent:
         maps = {source.targets[i]: sums.by_target[i, : len(source.pixels)] for i in frequent}
-        labels = name_columns(source.columns, names)
+        labels = label_columns(source.columns, names)
         figure = plot_activations(source.pixels, source.image_size, maps, labels, top, unit="share")
-        figure.savefig(directory / "activation_maps.png")
+        save_figure(figure, directory / "activation_maps.png")

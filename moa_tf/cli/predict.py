@@ -28,14 +28,16 @@ def predict(
 
     SAVED_MODEL is an exported version, or the directory of several, of which the latest is taken. FEATURES
     and OUT are .csv, .csv.gz or .parquet files of any length; they are read and written piece by piece.
-    Columns of FEATURES are found by name, further ones are ignored. OUT has sig_id and a column per target,
-    as sample_submission has. An OUT that exists is replaced, but only once the new one is complete.
+    Columns of FEATURES are found by name; further ones are not used, which is said. OUT has sig_id and a
+    column per target, as sample_submission has. An OUT that exists is replaced, but only once the new one is
+    complete.
 
     \b
     Example:
       moa-tf predict saved_models/mlp test_features.csv predictions.csv
     """
     import time
+    from functools import partial
 
     from moa_tf.serving.predict import check_paths, load_model, predict_table
     from moa_tf.serving.versions import load_metadata
@@ -47,7 +49,9 @@ def predict(
     model = load_model(saved_model)
     start = time.perf_counter()
     with row_progress("predicting") as progress:
-        counts = predict_table(model, features, out, batch_size=batch_size, progress=progress)
+        counts = predict_table(
+            model, features, out, batch_size=batch_size, progress=progress, tell=partial(click.echo, err=True)
+        )
     seconds = time.perf_counter() - start
     figures = {
         **counts,

@@ -36,6 +36,7 @@ def import_tensorflow(backend: str = "tensorflow") -> None:
         InputError: Keras cannot start with the user's `keras.json`.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ["MPLBACKEND"] = "agg"  # pictures go to files, and a name that it does not know is an error
     quiet = os.environ["TF_CPP_MIN_LOG_LEVEL"] not in ("0", "1")
     ignored = _set_environment(backend)
     with _held_back_stderr() if quiet else contextlib.nullcontext():

@@ -154,7 +154,9 @@ def train(
             chosen,
             precision,
             pretrain,
-            read_features(pretrain_also, dataset.signatures.spec) if pretrain_also else None,
+            read_features(pretrain_also, dataset.signatures.spec, reporter.message)
+            if pretrain_also
+            else None,
         )
         run = Run(out or Path("runs", f"{model}-{time.strftime('%Y%m%d-%H%M%S')}"), fresh=out is None)
         metrics = cross_validate(

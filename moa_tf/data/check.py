@@ -9,6 +9,7 @@ import numpy as np
 
 from moa_tf.data.faults import Faults
 from moa_tf.data.read import read_dataset, read_features
+from moa_tf.data.scan import Tell
 from moa_tf.data.schema import DOSES, TYPES, Dataset, Signatures
 from moa_tf.data.tables import find_table
 from moa_tf.errors import InputError
@@ -31,22 +32,26 @@ def check(directory: str | Path) -> dict[str, Any]:
         InputError: one line for each fault of all the files.
     """
     directory = Path(directory)
-    dataset, test, faults = None, None, []
+    dataset, test = None, None
+    faults: list[str] = []
+    told: list[str] = []
     try:
         dataset = read_dataset(directory)
     except InputError as error:
         faults.append(str(error))
     try:
-        test = _read_test(directory, dataset)
+        test = _read_test(directory, dataset, told.append)
     except InputError as error:
         faults.append(str(error))
     if faults:
         raise InputError("\n".join(faults))
     assert dataset is not None
-    return describe(dataset) | {"test": None if test is None else count_signatures(test)}
+    figures = describe(dataset)
+    figures["warnings"] = [*figures["warnings"], *told]
+    return figures | {"test": None if test is None else count_signatures(test)}
 
 
-def _read_test(directory: Path, dataset: Dataset | None) -> Signatures | None:
+def _read_test(directory: Path, dataset: Dataset | None, tell: Tell) -> Signatures | None:
     if not directory.is_dir():
         return None
     faults = Faults()
@@ -55,7 +60,7 @@ def _read_test(directory: Path, dataset: Dataset | None) -> Signatures | None:
     if path is None:
         return None
     # Where the training table is at fault, its panel is not known; the test table is checked by itself.
-    return read_features(path, dataset.signatures.spec if dataset else None)
+    return read_features(path, dataset.signatures.spec if dataset else None, tell)
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:

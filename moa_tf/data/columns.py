@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 
@@ -9,11 +10,12 @@ import numpy as np
 import pandas as pd
 
 from moa_tf.data.faults import Faults
+from moa_tf.data.names import is_missing
 from moa_tf.data.schema import TREATMENT, SignatureSpec
 from moa_tf.data.tables import Chunk
 
 _NUMBERED = re.compile(r"[gc]-(\d+)")
-_MISSING = ("", "na", "n/a", "nan", "null", "none", "<na>")
+_TRUTH = {"true": "1", "false": "0"}
 
 
 def discover_spec(columns: Sequence[str]) -> SignatureSpec:
@@ -81,7 +83,7 @@ def read_numbers(
     odd = [name for name in names if kinds[name] not in ("iufb" if bools else "iuf")]
     if odd:
         texts = {name: frame[name].astype(str).to_numpy(object) for name in odd}
-        converted = {name: pd.to_numeric(pd.Series(texts[name]), errors="coerce") for name in odd}
+        converted = {name: _parse(texts[name], chunk.decimal, bools) for name in odd}
         frame = frame.assign(**converted)
     with np.errstate(over="ignore"):
         values = frame[list(names)].to_numpy(np.float32)
@@ -92,6 +94,16 @@ def read_numbers(
             at = np.flatnonzero(wrong[:, j])
             _report_not_finite(chunk, names[j], at, values[:, j], texts.get(names[j]), expected, faults)
     return values
+
+
+def _parse(texts: np.ndarray, decimal: str, bools: bool) -> pd.Series:
+    """[n] numbers, NaN for what is none. A column comes here as text because of as little as one cell."""
+    values = pd.Series(texts, dtype=object)
+    if bools:
+        values = values.map(lambda text: _TRUTH.get(text.strip().lower(), text))
+    if decimal != ".":  # A point would stand for thousands then, or for nothing certain.
+        values = values.map(lambda text: "" if "." in text else text.replace(decimal, "."))
+    return pd.to_numeric(values, errors="coerce")
 
 
 def _report_not_finite(
@@ -106,7 +118,7 @@ def _report_not_finite(
     infinite = at[np.isinf(values[at])]
     rest = at[np.isnan(values[at])]
     # Without a text the column came as numbers, so what is no number is a missing value.
-    missing = rest if text is None else np.array([i for i in rest if _is_missing(text[i])], int)
+    missing = rest if text is None else np.array([i for i in rest if is_missing(text[i])], int)
     words = np.setdiff1d(rest, missing)
     for what, rows, shown in (
         ("missing or NaN", missing, text),
@@ -115,10 +127,6 @@ def _report_not_finite(
     ):
         if len(rows):
             report(chunk, name, what, rows, shown, expected, faults)
-
-
-def _is_missing(value: object) -> bool:
-    return str(value).strip().lower() in _MISSING
 
 
 def read_labels(chunk: Chunk, names: Sequence[str], faults: Faults) -> np.ndarray:
@@ -151,11 +159,18 @@ def read_time(chunk: Chunk, faults: Faults) -> np.ndarray:
 
 
 def read_names(chunk: Chunk, name: str, faults: Faults) -> np.ndarray:
-    """[n] str objects of a text column; an empty or undecodable one is a fault."""
+    """[n] str objects of a text column; a missing or undecodable one is a fault.
+
+    `NA` and the like are no names: all rows that have it would be one drug.
+    """
     text = chunk.frame[name].to_numpy(object)
-    empty = np.flatnonzero(text == "")
+    missing = np.flatnonzero([is_missing(value) for value in text])
+    empty = missing[text[missing] == ""]
+    words = np.setdiff1d(missing, empty)
     if len(empty):
         report(chunk, name, "empty", empty, None, "a name", faults)
+    if len(words):
+        report(chunk, name, "missing", words, text, "a name", faults)
     broken = np.array([i for i, value in enumerate(text) if "\ufffd" in value], int)
     if len(broken):
         report(chunk, name, "not UTF-8 text", broken, text, "UTF-8", faults)
@@ -163,21 +178,37 @@ def read_names(chunk: Chunk, name: str, faults: Faults) -> np.ndarray:
 
 
 class UniqueIds:
-    """Finds a `sig_id` that occurs twice, over all chunks of a file."""
+    """Finds a `sig_id` that occurs twice, over all chunks of a file.
+
+    Of each id 16 bytes of BLAKE2b are kept, a fifth of what the string takes: that two of a billion ids have the
+    same is less likely than 1 in 10^20. They stand in sorted runs, of which the last ones are merged while they
+    are as long as the one before, so there are few.
+    """
 
     def __init__(self) -> None:
-        self._seen: set[str] = set()
+        self._runs: list[np.ndarray] = []
 
     def read(self, chunk: Chunk, faults: Faults) -> np.ndarray:
         """[n] the chunk's sig_ids; a repeated one is a fault."""
         ids = read_names(chunk, "sig_id", faults)
-        if len(set(ids)) == len(ids) and self._seen.isdisjoint(ids):
-            self._seen.update(ids)
-        else:
-            again = []
-            for i, value in enumerate(ids):
-                if value in self._seen and value:
-                    again.append(i)
-                self._seen.add(value)
-            report(chunk, "sig_id", "repeated", np.array(again, int), ids, "each id once", faults)
+        keys = np.array([hashlib.blake2b(value.encode(), digest_size=16).digest() for value in ids], "S16")
+        known, first = np.unique(keys, return_index=True)
+        again = self._has(keys)
+        again |= ~np.isin(np.arange(len(ids)), first)
+        again &= ids != ""
+        if again.any():
+            report(chunk, "sig_id", "repeated", np.flatnonzero(again), ids, "each id once", faults)
+        self._add(known)
         return ids
+
+    def _has(self, keys: np.ndarray) -> np.ndarray:
+        has = np.zeros(len(keys), bool)
+        for run in self._runs:
+            at = np.minimum(np.searchsorted(run, keys), len(run) - 1)
+            has |= run[at] == keys
+        return has
+
+    def _add(self, run: np.ndarray) -> None:
+        self._runs.append(run)
+        while len(self._runs) > 1 and len(self._runs[-1]) >= len(self._runs[-2]):
+            self._runs[-2:] = [np.sort(np.concatenate(self._runs[-2:]))]

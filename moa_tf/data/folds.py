@@ -18,16 +18,17 @@ def assign_folds(
     scheme: str = "drug",
     folds: int = 5,
     seed: int = 0,
-    control=None,
+    control: np.ndarray | None = None,
 ) -> np.ndarray:
     """The validation fold of every row.
 
     `drug` keeps all rows of a drug in one fold, the control drug's rows too: a model is scored on drugs that
     it has never seen. Drugs are dealt out by iterative stratification of their label sets, so each target's
     drugs are spread evenly. The few drugs that are too large for that (more than a fiftieth of a fold's
-    rows) are placed afterwards, each into the fold that then has the fewest rows, those without any label
-    last. So the controls, if they share one drug, all sit in one fold; that costs nothing, for they are
-    known from `cp_type` and predicted 0, and folds stay level in the treated rows.
+    rows) are placed afterwards, each into the fold that then has the fewest treated rows, larger ones first,
+    and at the end the control drugs, each into the fold that has the fewest rows. So the controls, if they share
+    one drug, all sit in one fold; that costs nothing, for they are known from `cp_type` and predicted 0, and
+    folds are level in the treated rows. Where `control` is not given, drugs without any label come at the end.
 
     `row` stratifies single rows: rows of a drug are in several folds, which flatters the score.
 
@@ -41,6 +42,7 @@ def assign_folds(
         scheme: how to split.
         folds: how many folds, at least 2.
         seed: of the stratification's ties and of the order of the drugs.
+        control: [N] bool, which rows are controls; None where that is not known, and no row is taken for one.
 
     Returns:
         [N] int64 in 0 … folds - 1; no fold is empty, and the same arguments give the same folds.
@@ -69,24 +71,36 @@ def assign_folds(
         if len(np.unique(fold)) < folds:
             raise InputError(f"--folds {folds}: expected fewer, as a fold is left without rows")
         return fold
-    return _hold_out(labels, group, sizes, folds, seed)[group]
-
-
-def _hold_out(labels: np.ndarray, group: np.ndarray, sizes: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """[drugs] the fold of each drug."""
-    large = sizes > max(len(labels) / folds / 50, FREQUENT)
-    if np.sum(~large) < folds:  # Too few for stratification: size alone decides.
-        large = np.ones(len(sizes), bool)
     drug_labels = np.zeros((len(sizes), labels.shape[1]), bool)
     np.logical_or.at(drug_labels, group, labels)
+    treated, late = sizes, ~drug_labels.any(1)
+    if control is not None:
+        treated = np.bincount(group, ~np.asarray(control, bool), len(sizes)).astype(int)
+        late = treated == 0
+    return _hold_out(drug_labels, sizes, treated, late, folds, seed)[group]
+
+
+def _hold_out(
+    labels: np.ndarray,
+    sizes: np.ndarray,
+    treated: np.ndarray,
+    late: np.ndarray,
+    folds: int,
+    seed: int,
+) -> np.ndarray:
+    """[drugs] the fold of each drug, given its labels, its rows, how many of them are treated, and if it is late."""
+    large = sizes > max(sizes.sum() / folds / 50, FREQUENT)
+    if np.sum(~large) < folds:  # Too few for stratification: size alone decides.
+        large = np.ones(len(sizes), bool)
     fold = np.full(len(sizes), -1)
     if not large.all():
-        fold[~large] = _stratify(drug_labels[~large], folds, seed)
-    rows = np.bincount(fold[~large], sizes[~large], folds)
-    for drug in np.lexsort((-sizes, ~drug_labels.any(1))):
+        fold[~large] = _stratify(labels[~large], folds, seed)
+    rows, treated_rows = (np.bincount(fold[~large], of[~large], folds) for of in (sizes, treated))
+    for drug in np.lexsort((-treated, late)):
         if large[drug]:
-            fold[drug] = np.argmin(rows)
+            fold[drug] = np.argmin(treated_rows if treated[drug] else rows)
             rows[fold[drug]] += sizes[drug]
+            treated_rows[fold[drug]] += treated[drug]
     return fold
 
 

@@ -5,65 +5,48 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from moa_tf.data.columns import (
-    UniqueIds,
-    discover_spec,
-    read_codes,
-    read_labels,
-    read_names,
-    read_numbers,
-    read_time,
-    report,
-)
-from moa_tf.data.faults import COLUMNS, Faults
-from moa_tf.data.schema import DOSES, TYPES, Dataset, Signatures, SignatureSpec
+from moa_tf.data.faults import COLUMNS, EXAMPLES, Faults
+from moa_tf.data.names import shorten
+from moa_tf.data.scan import Targets, Tell, load_drugs, load_features, load_targets, rows_at, scan_features
+from moa_tf.data.schema import Dataset, Signatures, SignatureSpec
 from moa_tf.data.tables import ROWS, Table, find_table, open_table
 from moa_tf.errors import InputError
+
+__all__ = [
+    "MARKER",
+    "Targets",
+    "complete",
+    "fingerprint",
+    "iter_features",
+    "label_warnings",
+    "read_dataset",
+    "read_features",
+    "read_predictions",
+    "read_targets",
+]
 
 MARKER = "SIMULATED.json"
 """A directory with this file in it holds simulated data."""
 
-_FIELDS = ("sig_id", "genes", "cells", "cp_type", "cp_time", "cp_dose")
-_LOAD_ROWS = 8192  # Fewer chunks than in streaming, as pandas takes 60 ms for each, whatever its size.
-_TEXT = ("sig_id", "cp_type", "cp_dose")
+
+def _ignore(line: str) -> None:
+    """Tells nobody."""
 
 
-@dataclass(frozen=True)
-class Targets:
-    """A table of `sig_id` and one number per target.
-
-    Attributes:
-        sig_id: [N] str objects.
-        names: T column names in the file's order.
-        values: [N, T] float32.
-    """
-
-    sig_id: np.ndarray
-    names: tuple[str, ...]
-    values: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.sig_id)
-
-    def at(self, sig_id: np.ndarray) -> np.ndarray:
-        """[len(sig_id), T] float32, the rows of these ids, each of which must be there."""
-        return _at(self.values, self.sig_id, sig_id)
-
-
-def read_features(path: str | Path, spec: SignatureSpec | None = None) -> Signatures:
+def read_features(path: str | Path, spec: SignatureSpec | None = None, tell: Tell = _ignore) -> Signatures:
     """Reads a features table.
 
     Args:
         path: a `.csv`, `.csv.gz` or `.parquet` file.
         spec: the panel to read; its columns are found by name and others are ignored. None takes the panel
             that the table has: `g-*`, `c-*`, and `cp_type`, `cp_time`, `cp_dose`.
+        tell: gets one line, if there is something to say: which columns are not used, and how the file is
+            read if not as plain CSV.
 
     Returns:
         The signatures, in the file's order.
@@ -73,14 +56,14 @@ def read_features(path: str | Path, spec: SignatureSpec | None = None) -> Signat
     """
     faults = Faults()
     table = open_table(Path(path), faults)
-    signatures = _load_features(table, spec, faults)
+    signatures = load_features(table, spec, faults, tell)
     faults.raise_if_any()
     assert signatures is not None
     return signatures
 
 
 def iter_features(
-    path: str | Path, spec: SignatureSpec | None = None, rows: int = ROWS
+    path: str | Path, spec: SignatureSpec | None = None, rows: int = ROWS, tell: Tell = _ignore
 ) -> Iterator[Signatures]:
     """Reads a features table in chunks of at most `rows` signatures, in memory that does not grow with it.
 
@@ -91,39 +74,50 @@ def iter_features(
         path: as for `read_features`.
         spec: as for `read_features`.
         rows: the most signatures a chunk has.
+        tell: as for `read_features`; called before the first chunk.
 
     Raises:
         InputError: one line for each fault of the file.
     """
     faults = Faults()
     table = open_table(Path(path), faults)
-    for chunk in _scan_features(table, spec, faults, rows):
+    for chunk in scan_features(table, spec, faults, tell, rows):
         if not faults:
             yield chunk
     faults.raise_if_any()
 
 
-def read_targets(path: str | Path) -> Targets:
+def read_targets(path: str | Path, tell: Tell = _ignore) -> Targets:
     """Reads a table of labels: `sig_id`, then a column of 0 and 1 per target.
+
+    Args:
+        path: a `.csv`, `.csv.gz` or `.parquet` file.
+        tell: as for `read_features`.
 
     Raises:
         InputError: one line for each fault of the file.
     """
     faults = Faults()
-    targets = _load_targets(open_table(Path(path), faults), faults, labels=True)
+    targets = load_targets(open_table(Path(path), faults), faults, tell, labels=True)
     faults.raise_if_any()
     assert targets is not None
     return targets
 
 
-def read_predictions(path: str | Path) -> Targets:
+def read_predictions(path: str | Path, tell: Tell = _ignore) -> Targets:
     """Reads a table of probabilities: `sig_id`, then a column of numbers within [0, 1] per target.
+
+    The column `fold` of a run's out-of-fold table is left out.
+
+    Args:
+        path: a `.csv`, `.csv.gz` or `.parquet` file.
+        tell: as for `read_features`.
 
     Raises:
         InputError: one line for each fault of the file.
     """
     faults = Faults()
-    predictions = _load_targets(open_table(Path(path), faults), faults, labels=False)
+    predictions = load_targets(open_table(Path(path), faults), faults, tell, labels=False)
     faults.raise_if_any()
     assert predictions is not None
     return predictions
@@ -138,7 +132,8 @@ def read_dataset(directory: str | Path) -> Dataset:
 
     Returns:
         The dataset. `notes["ignored_columns"]` lists columns of the features that are no part of the panel,
-        `notes["warnings"]` what is odd but no fault: drugs with inconsistent labels, controls with a label.
+        `notes["warnings"]` what is to be said: what is not used of each file, how it is read if not as plain
+        CSV, and what is odd but no fault (see `label_warnings`).
 
     Raises:
         InputError: one line for each fault of the files.
@@ -146,17 +141,17 @@ def read_dataset(directory: str | Path) -> Dataset:
     directory = Path(directory)
     if not directory.is_dir():
         raise InputError(f"{directory}: no such directory")
-    faults = Faults()
+    faults, told = Faults(), []
 
     def table(stem: str, required: bool) -> Table | None:
         path = find_table(directory, stem, faults, required)
         return open_table(path, faults) if path else None
 
     source = table("train_features", True)
-    signatures = _load_features(source, None, faults)
-    scored = _load_targets(table("train_targets_scored", True), faults, labels=True)
-    nonscored = _load_targets(table("train_targets_nonscored", False), faults, labels=True)
-    drugs = _load_drugs(table("train_drug", False), faults)
+    signatures = load_features(source, None, faults, told.append)
+    scored = load_targets(table("train_targets_scored", True), faults, told.append, labels=True)
+    nonscored = load_targets(table("train_targets_nonscored", False), faults, told.append, labels=True)
+    drugs = load_drugs(table("train_drug", False), faults, told.append)
 
     if signatures is not None:
         for stem, ids in (
@@ -183,18 +178,19 @@ def read_dataset(directory: str | Path) -> Dataset:
         signatures=signatures,
         targets=scored.at(ids),
         target_names=scored.names,
-        drug_id=_at(drugs[1], drugs[0], ids) if drugs else None,
+        drug_id=rows_at(drugs[1], drugs[0], ids) if drugs else None,
         nonscored=nonscored.at(ids) if nonscored else None,
         nonscored_names=nonscored.names if nonscored else (),
         source=str(directory),
         simulated=(directory / MARKER).is_file(),
     )
-    return complete(dataset, ignored_columns=_ignored(source, signatures.spec))
+    unused = source.unused(("sig_id", *signatures.spec.columns))
+    return complete(dataset, told, ignored_columns=unused)
 
 
-def complete(dataset: Dataset, **notes: Any) -> Dataset:
-    """The dataset with its fingerprint and its notes, among them the warnings."""
-    notes = {**dataset.notes, **notes, "warnings": label_warnings(dataset)}
+def complete(dataset: Dataset, told: Sequence[str] = (), **notes: Any) -> Dataset:
+    """The dataset with its fingerprint and its notes, among them `told` and the warnings."""
+    notes = {**dataset.notes, **notes, "warnings": [*told, *label_warnings(dataset)]}
     values = {**vars(dataset), "fingerprint": fingerprint(dataset), "notes": notes}
     return Dataset(**values)
 
@@ -219,143 +215,42 @@ def fingerprint(dataset: Dataset) -> str:
 
 
 def label_warnings(dataset: Dataset) -> list[str]:
-    """One line each for drugs whose rows have different labels, and for controls that have a label."""
+    """One line for each thing that is odd, but no fault.
+
+    These are: drugs whose rows have different labels, controls that have a label, no row that is treated, scored
+    targets without a positive in a treated row, of which nothing can be learnt.
+    """
     warnings = []
     labels = dataset.targets if dataset.nonscored is None else np.hstack([dataset.targets, dataset.nonscored])
     if dataset.drug_id is not None:
         drugs, first, drug = np.unique(dataset.drug_id, return_index=True, return_inverse=True)
         odd = np.unique(drug[(labels != labels[first[drug]]).any(1)])
         if len(odd):
-            shown = ", ".join(drugs[odd[:3]]) + (", …" if len(odd) > 3 else "")
+            shown = shorten(drugs[odd], EXAMPLES)
             warnings.append(
                 f"{len(odd)} drugs have rows with different labels ({shown}), expected the same in all"
             )
-    control = np.flatnonzero(dataset.signatures.control & labels.any(1))
-    if len(control):
-        shown = ", ".join(dataset.signatures.sig_id[control[:3]]) + (", …" if len(control) > 3 else "")
-        warnings.append(f"{len(control)} controls have a label ({shown}), expected none")
+    control = dataset.signatures.control
+    labelled = np.flatnonzero(control & labels.any(1))
+    if len(labelled):
+        shown = shorten(dataset.signatures.sig_id[labelled], EXAMPLES)
+        warnings.append(f"{len(labelled)} controls have a label ({shown}), expected none")
+    if control.all():
+        warnings.append(f"all {len(dataset)} signatures are controls, expected treated ones to learn from")
+        return warnings
+    none = np.flatnonzero(~dataset.targets[~control].any(0))
+    if len(none) == len(dataset.target_names):
+        warnings.append(
+            f"none of the {len(none)} targets has a positive in a treated row: nothing can be learnt, and a model "
+            "of them is the prior"
+        )
+    elif len(none):
+        shown = shorten((dataset.target_names[j] for j in none), EXAMPLES)
+        warnings.append(
+            f"{len(none)} of {len(dataset.target_names)} targets have no positive in a treated row ({shown}): "
+            "nothing can be learnt of them"
+        )
     return warnings
-
-
-def _ignored(table: Table, spec: SignatureSpec) -> list[str]:
-    known = {"sig_id", *spec.columns}
-    return [name for name in table.columns if name not in known]
-
-
-def _scan_features(
-    table: Table | None, spec: SignatureSpec | None, faults: Faults, rows: int = ROWS
-) -> Iterator[Signatures]:
-    if table is None:
-        return
-    file = table.path.name
-    spec = spec or discover_spec(table.columns)
-    missing = [name for name in ("sig_id", *spec.columns) if name not in table.columns]
-    if missing:
-        faults.add(file, _missing_columns(missing))
-    if not spec.genes:
-        faults.add(file, "no expression columns, expected columns named g-*")
-    if "sig_id" in missing:
-        return
-    # What is there is checked all the same, to report every fault at once.
-    have = [name for name in ("sig_id", *spec.columns) if name not in missing]
-    genes, cells = ([name for name in names if name in have] for names in (spec.genes, spec.cells))
-    ids = UniqueIds()
-    for chunk in table.chunks(have, [name for name in _TEXT if name in have], faults, rows):
-        sig_id = ids.read(chunk, faults)
-        values = read_numbers(chunk, genes + cells, faults, "a finite number")
-        yield Signatures(
-            SignatureSpec(tuple(genes), tuple(cells), tuple(name for name in spec.treatment if name in have)),
-            sig_id,
-            values[:, : len(genes)],
-            values[:, len(genes) :] if cells else None,
-            read_codes(chunk, "cp_type", TYPES, faults) if "cp_type" in have else None,
-            read_time(chunk, faults) if "cp_time" in have else None,
-            read_codes(chunk, "cp_dose", DOSES, faults) if "cp_dose" in have else None,
-        )
-
-
-def _load_features(table: Table | None, spec: SignatureSpec | None, faults: Faults) -> Signatures | None:
-    loaded: dict[str, _Growing] = {name: _Growing() for name in _FIELDS}
-    chunk = None
-    for chunk in _scan_features(table, spec, faults, _LOAD_ROWS):
-        for name, values in loaded.items():
-            values.append(getattr(chunk, name))
-    if chunk is None:
-        return None
-    return Signatures(chunk.spec, **{name: values.array for name, values in loaded.items()})
-
-
-class _Growing:
-    """An array that grows in place at its end: joining chunks would hold the matrix twice."""
-
-    def __init__(self) -> None:
-        self.array: np.ndarray | None = None
-
-    def append(self, rows: np.ndarray | None) -> None:
-        if rows is None:
-            return
-        if self.array is None:
-            self.array = np.array(rows, order="C")
-            return
-        done = len(self.array)
-        self.array.resize((done + len(rows), *rows.shape[1:]), refcheck=False)
-        self.array[done:] = rows
-
-
-def _load_targets(table: Table | None, faults: Faults, labels: bool) -> Targets | None:
-    if table is None:
-        return None
-    names = [name for name in table.columns if name != "sig_id"]
-    if len(names) == len(table.columns):
-        faults.add(table.path.name, _missing_columns(["sig_id"]))
-        return None
-    if not names:
-        faults.add(table.path.name, "no target columns, expected at least one beside sig_id")
-        return None
-    unique, ids, values = UniqueIds(), [], []
-    for chunk in table.chunks(table.columns, ["sig_id"], faults):
-        ids.append(unique.read(chunk, faults))
-        values.append(
-            read_labels(chunk, names, faults) if labels else _read_probabilities(chunk, names, faults)
-        )
-    if not ids:
-        return None
-    return Targets(np.concatenate(ids), tuple(names), np.concatenate(values))
-
-
-def _read_probabilities(chunk: Any, names: Sequence[str], faults: Faults) -> np.ndarray:
-    values = read_numbers(chunk, names, faults, "a probability")
-    wrong = (values < 0) | (values > 1)
-    for j in np.flatnonzero((wrong & np.isfinite(values)).any(0)):
-        report(
-            chunk,
-            names[j],
-            "outside [0, 1]",
-            np.flatnonzero(wrong[:, j]),
-            values[:, j],
-            "a probability",
-            faults,
-        )
-    return values
-
-
-def _load_drugs(table: Table | None, faults: Faults) -> tuple[np.ndarray, np.ndarray] | None:
-    if table is None:
-        return None
-    missing = [name for name in ("sig_id", "drug_id") if name not in table.columns]
-    if missing:
-        faults.add(table.path.name, _missing_columns(missing))
-        return None
-    unique, ids, drugs = UniqueIds(), [], []
-    for chunk in table.chunks(["sig_id", "drug_id"], ["sig_id", "drug_id"], faults):
-        ids.append(unique.read(chunk, faults))
-        drugs.append(read_names(chunk, "drug_id", faults))
-    return (np.concatenate(ids), np.concatenate(drugs)) if ids else None
-
-
-def _missing_columns(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:COLUMNS]) + (f" and {len(names) - COLUMNS} more" if len(names) > COLUMNS else "")
-    return f"{len(names)} columns missing: {shown}" if len(names) > 1 else f"column {shown} is missing"
 
 
 def _compare_ids(stem: str, ids: np.ndarray, expected: np.ndarray, faults: Faults) -> None:
@@ -366,12 +261,3 @@ def _compare_ids(stem: str, ids: np.ndarray, expected: np.ndarray, faults: Fault
     extra = [value for value in ids if value not in want]
     if extra:
         faults.add_ids(stem, "ids are not in train_features", extra, "the ids of train_features")
-
-
-def _at(values: np.ndarray, have: np.ndarray, want: np.ndarray) -> np.ndarray:
-    if np.array_equal(have, want):
-        return values
-    rows = pd.Index(have).get_indexer(want)
-    if (rows < 0).any():
-        raise InputError(f"column sig_id: {np.sum(rows < 0)} ids missing, first {want[rows < 0][0]}")
-    return values[rows]

@@ -16,6 +16,8 @@ SPLITS = ("drug", "row", "kaggle")
 
 TREATMENT = ("cp_type", "cp_time", "cp_dose")
 """The treatment columns, in the order in which the competition's tables have them."""
+HOURS_ABOVE = 0
+"""`cp_time` lies above this, in a table and in what is served alike."""
 
 
 @dataclass(frozen=True)

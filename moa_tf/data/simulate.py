@@ -17,9 +17,6 @@ No value is taken from measured data: what is trained on it says nothing about r
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +25,7 @@ import pyarrow as pa
 import pyarrow.csv as pc
 
 import moa_tf
+from moa_tf.atomic import sync, sync_tree, temporary_directory
 from moa_tf.data.read import MARKER, complete
 from moa_tf.data.schema import CONTROL, DOSES, TYPES, Dataset, Signatures, SignatureSpec
 from moa_tf.errors import InputError
@@ -108,26 +106,23 @@ def write_simulation(out: str | Path, signatures: int = SIGNATURES, seed: int = 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: exists, expected a new or empty directory")
     dataset, test = _generate(signatures, seed)
+    marker = {
+        "generator": "moa-tf data simulate",
+        "generator_version": _VERSION,
+        "moa_tf": moa_tf.__version__,
+        "signatures": signatures,
+        "seed": seed,
+    }
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        with temporary_directory(out.parent) as partial:
+            _write_tables(partial, dataset, test)
+            (partial / MARKER).write_text(json.dumps(marker, indent=2) + "\n")
+            sync_tree(partial)
+            partial.rename(out)  # Replaces an empty directory.
+            sync(out.parent)
     except OSError as error:
-        raise InputError(f"{out}: cannot be written: {error.strerror}") from None
-    try:
-        _write_tables(partial, dataset, test)
-        marker = {
-            "generator": "moa-tf data simulate",
-            "generator_version": _VERSION,
-            "moa_tf": moa_tf.__version__,
-            "signatures": signatures,
-            "seed": seed,
-        }
-        (partial / MARKER).write_text(json.dumps(marker, indent=2) + "\n")
-        partial.chmod(0o755)
-        os.rename(partial, out)  # Replaces an empty directory.
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+        raise InputError(f"{out}: cannot be written ({error.strerror or error})") from error
     return out
 
 

@@ -1,8 +1,8 @@
 """CSV and Parquet files as a stream of pandas frames of bounded size, with the faults of the file itself.
 
 pandas' C parser reads CSV: on the competition's 876 columns it is no slower than pyarrow's and takes less
-memory (benchmarks/loading.py). Its guesses are switched off: nothing is taken for a missing value, a row's length is
-checked, and a column that is not all numbers arrives as its text.
+memory (benchmarks/loading.py). Its guesses are switched off: nothing is taken for a missing value or for an index,
+a row's length is checked, and a column that is not all numbers arrives as its text.
 """
 
 from __future__ import annotations
@@ -10,34 +10,31 @@ from __future__ import annotations
 import csv
 import gzip
 import re
-import tempfile
 import warnings
 import zlib
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from moa_tf.data.faults import EXAMPLES, Faults
+from moa_tf.data.containers import GZIP, PARQUET, TEXT, identify
+from moa_tf.data.delimited import Delimited, name_separator, read_head
+from moa_tf.data.faults import COLUMNS, EXAMPLES, Faults
+from moa_tf.data.names import clean, same_stem, shorten
+from moa_tf.data.parquet import is_plain, is_text, read_batches, to_text
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
 ROWS = 4096
 """Rows a chunk: 876 columns of float64 in 29 MB."""
 
-TALL = 50_000
-"""A Parquet row group with more rows is copied to temporary files, as large as its columns in memory are."""
-
-BLOCK = 64
-"""Columns of such a row group that are decoded at once."""
-
-_INDEX = re.compile(r"__index_level_\d+__|Unnamed: \d+|")
-_SKIPPED = re.compile(r"line (\d+): expected (\d+) fields, saw (\d+)")
+_UNNAMED = re.compile(r"Unnamed: \d+([._].*)?|")
+_INDEX = re.compile(r"__index_level_\d+__")
 
 
 @dataclass
@@ -48,22 +45,33 @@ class Chunk:
         file: name of the file, for messages.
         frame: the rows; text columns are objects, the others have the type that they were read as.
         row: [n] the row of the file for each, from 1, the header not counted.
+        decimal: what stands for the decimal point in columns that are not all numbers.
     """
 
     file: str
     frame: pd.DataFrame
     row: np.ndarray
+    decimal: str = "."
 
 
 def find_table(directory: Path, stem: str, faults: Faults, required: bool = True) -> Path | None:
-    """The one file in `directory` that holds the table `stem`, in any of the formats."""
+    """The one file in `directory` that holds the table `stem`, in any of the formats.
+
+    What has nearly the name is a fault where no file has the name: a table must not be left out unseen.
+    """
+    expected = ", ".join(stem + suffix for suffix in SUFFIXES)
     found = [directory / (stem + suffix) for suffix in SUFFIXES if (directory / (stem + suffix)).is_file()]
     if len(found) > 1:
         names = " and ".join(path.name for path in found)
         faults.add(str(directory), f"both {names} are there, expected one of them")
         return None
-    if not found and required:
-        faults.add(str(directory), f"no {stem}, expected one of {', '.join(stem + s for s in SUFFIXES)}")
+    if not found:
+        near = sorted(path.name for path in directory.iterdir() if same_stem(path.name, stem))
+        if near:
+            what = f"no {stem}, but {shorten(near, EXAMPLES)}, expected a file named one of {expected}"
+            faults.add(str(directory), what)
+        elif required:
+            faults.add(str(directory), f"no {stem}, expected one of {expected}")
     return found[0] if found else None
 
 
@@ -72,17 +80,51 @@ class Table:
 
     Attributes:
         path: the file.
-        columns: names in the file's order, without an index that pandas wrote.
+        columns: names in the file's order, without an index that pandas wrote and without `unnamed`.
+        unnamed: what columns without a name are called here. They may hold a row index, or nothing.
     """
 
-    def __init__(self, path: Path, header: Sequence[str]) -> None:
+    def __init__(self, path: Path, source: Delimited | pa.Schema) -> None:
         self.path = path
-        self._header = list(header)
-        self.columns = [name for name in header if not _INDEX.fullmatch(name)]
+        self._source = source
+        self._raw = list(source.header if isinstance(source, Delimited) else source.names)
+        names = [clean(name) for name in self._raw]
+        blank = [bool(_UNNAMED.fullmatch(name)) for name in names]
+        self.header = [f"column {j + 1} without a name" if blank[j] else names[j] for j in range(len(names))]
+        self.unnamed = [name for name, is_blank in zip(self.header, blank, strict=True) if is_blank]
+        self._leading = self.header[: blank.index(False)] if False in blank else []
+        self.columns = [
+            name for name in self.header if name not in self.unnamed and not _INDEX.fullmatch(name)
+        ]
 
     @property
-    def parquet(self) -> bool:
-        return self.path.suffix == ".parquet"
+    def repeated(self) -> list[str]:
+        """Names that more than one column has."""
+        header = pd.Index(self.header)
+        return header[header.duplicated()].unique().tolist()
+
+    def show_header(self) -> str:
+        """How the header begins, for messages about one that is not understood."""
+        first = ", ".join(repr(name[:40]) for name in self._raw[:COLUMNS])
+        more = ", …" if len(self._raw) > COLUMNS else ""
+        if not isinstance(self._source, Delimited):
+            return f"the table has {len(self._raw)} columns: {first}{more}"
+        between = name_separator(self._source.separator)
+        after = f" after {self._source.comments} lines that start with #" if self._source.comments else ""
+        return f"the header{after} has {len(self._raw)} cells, taken apart at {between}: {first}{more}"
+
+    def unused(self, used: Collection[str]) -> list[str]:
+        """The columns that are not among `used`, those without a name too."""
+        used = set(used)
+        return [name for name in self.header if name not in used]
+
+    def remark(self, used: Collection[str]) -> str:
+        """One line on how the file is read, where that is not plain, and on columns not used; '' for none."""
+        parts = list(self._source.remarks) if isinstance(self._source, Delimited) else []
+        if unused := self.unused(used):
+            are = "1 column is" if len(unused) == 1 else f"{len(unused)} columns are"
+            parts.append(f"{are} not used ({shorten(unused, COLUMNS)})")
+        return f"{self.path.name}: {'; '.join(parts)}" if parts else ""
 
     def chunks(
         self, columns: Sequence[str], text: Collection[str], faults: Faults, rows: int = ROWS
@@ -91,167 +133,208 @@ class Table:
 
         Args:
             columns: which columns to read; they come in the file's order.
-            text: those of them to read as text, each an object column of str, '' where there is none.
+            text: those of them to read as text, each an object column of str without blanks around it, '' where
+                there is none.
             faults: gets what is wrong with the file itself; rows at fault in length are left out.
             rows: the most rows a chunk has.
         """
-        read = self._parquet_chunks if self.parquet else self._csv_chunks
-        done = 0
+        delimited = isinstance(self._source, Delimited)
+        if not delimited and not self._check_kinds({*columns, *self.unnamed}, text, faults):
+            return
+        names = [name for name in self.header if name in set(columns)]
+        frames = (
+            self._csv_frames(text, faults, rows) if delimited else self._parquet_frames(names, text, rows)
+        )
+        decimal = self._source.decimal if delimited else "."
+        leading, done = set(self._leading), 0
         try:
-            for chunk in read(columns, text, faults, rows):
-                done = int(chunk.row[-1])
-                yield chunk
+            with closing(frames):
+                for frame, row in frames:
+                    done = int(row[-1])
+                    self._check_unnamed(frame, row, leading, faults)
+                    for name in text:
+                        values = [clean(value) for value in frame[name]]
+                        frame[name] = pd.Series(values, frame.index, object)
+                    yield Chunk(self.path.name, frame if list(frame) == names else frame[names], row, decimal)
         except (EOFError, zlib.error, gzip.BadGzipFile):
             faults.add(
                 self.path.name, f"the compressed file ends or breaks after row {done}: is it truncated?"
             )
-        except (pa.ArrowException, pd.errors.ParserError, pd.errors.EmptyDataError, OSError) as error:
+        except (
+            pa.ArrowException,
+            pd.errors.ParserError,
+            pd.errors.EmptyDataError,
+            OSError,
+            csv.Error,
+        ) as error:
             faults.add(self.path.name, f"cannot be read after row {done}: {_first_line(error)}")
         else:
-            if not done:
+            if not done and not faults:
                 faults.add(self.path.name, "the table has no rows, expected at least one")
 
-    def _csv_chunks(
-        self, columns: Sequence[str], text: Collection[str], faults: Faults, rows: int
-    ) -> Iterator[Chunk]:
-        wanted = set(columns)
-        names = [name for name in self._header if name in wanted]
+    def _check_unnamed(self, frame: pd.DataFrame, row: np.ndarray, leading: set[str], faults: Faults) -> None:
+        """Columns without a name may be empty, or, before all others, count the rows: pandas' index."""
+        for name in self.unnamed:
+            values = frame[name]
+            if name in leading:
+                if np.array_equal(pd.to_numeric(values, errors="coerce"), row - 1):
+                    continue
+                leading.remove(name)  # So the rows before held data too.
+                self._report_unnamed(name, ((i, repr(str(i - 1))) for i in range(1, row[0])), faults)
+            texts = values.astype(str).where(values.notna(), "").map(clean)
+            held = np.flatnonzero(texts != "")
+            self._report_unnamed(name, ((int(row[i]), repr(texts.iat[i][:40])) for i in held), faults)
+
+    def _report_unnamed(self, name: str, cells: Iterator[tuple[int, str]], faults: Faults) -> None:
+        first = next(cells, None)
+        if first:
+            cells = chain([first], cells)
+            faults.add_cells(self.path.name, name, "cells with data", cells, "a name in the header")
+
+    def _csv_frames(
+        self, text: Collection[str], faults: Faults, rows: int
+    ) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
+        """The rows that are as long as the header, all columns, with their numbers."""
+        source = self._source
+        lengths = _Lengths(source, faults)
+        if source.first is None:
+            return
+        if source.first > len(self._raw):  # pandas would take the header for short instead.
+            lengths.report_rest()
+            return
         # Neither names= nor usecols=: with them pandas 2 cuts rows that are longer than the header silently.
         with pd.read_csv(
             self.path,
-            dtype={name: object for name in text},
+            compression="gzip" if source.gzipped else None,
+            sep=source.separator,
+            decimal=source.decimal,
+            skiprows=source.before,
+            index_col=False,
+            dtype={raw: object for raw, name in zip(self._raw, self.header, strict=True) if name in text},
             na_filter=False,
             low_memory=False,
             on_bad_lines="warn",
             encoding_errors="replace",
             chunksize=rows,
         ) as reader:
-            row, skipped = 1, np.zeros(0, int)
+            row, odd = 1, False
             while True:
                 with warnings.catch_warnings(record=True) as caught:
                     warnings.simplefilter("always")
                     frame = next(reader, None)
+                # pandas leaves out long rows with a warning, and fills up short ones with empty cells. Only
+                # where one of these is seen are the cells counted, which takes a second pass over the file.
+                odd = odd or bool(caught) or (frame is not None and _ends_empty(frame))
                 if frame is None:
+                    if odd:
+                        lengths.report_rest()
                     return
-                if not isinstance(frame.index, pd.RangeIndex):
-                    # pandas takes what row 1 has too many for an index.
-                    self._report_length(1, frame.shape[1] + frame.index.nlevels, faults)
-                    return
-                frame.columns = self._header
-                skipped = np.r_[skipped, self._report_long(caught, faults)]
-                number = np.arange(row, row + len(frame) + np.sum(skipped >= row))
-                number = number[~np.isin(number, skipped)][: len(frame)]
-                if not len(frame):
-                    continue
-                row = int(number[-1]) + 1
-                whole = self._whole_rows(frame, number, faults)
-                if not whole.all():
-                    frame, number = frame[whole], number[whole]
-                frame.index = pd.RangeIndex(len(frame))
+                frame.columns = self.header
+                number = np.arange(row, row + len(frame))
+                if odd:
+                    number, whole = lengths.take(row - 1, len(frame))
+                    frame, number = frame.iloc[: len(number)][whole].copy(), number[whole]
                 if len(frame):
-                    yield Chunk(self.path.name, frame if names == self._header else frame[names], number)
+                    row = int(number[-1]) + 1
+                    frame.index = pd.RangeIndex(len(frame))
+                    yield frame, number
 
-    def _report_long(self, caught: list[warnings.WarningMessage], faults: Faults) -> list[int]:
-        """Rows that pandas left out because they have too many cells; it tells so in a warning only."""
-        rows = []
-        for line, _, saw in _SKIPPED.findall("\n".join(str(warning.message) for warning in caught)):
-            rows.append(int(line) - 1)
-            self._report_length(rows[-1], int(saw), faults)
-        return rows
+    def _check_kinds(self, columns: Collection[str], text: Collection[str], faults: Faults) -> bool:
+        """Whether all these columns of a Parquet file hold what can be read; reports those that do not."""
+        wrong: dict[str, list[str]] = {}
+        for name, kind in zip(self.header, self._source.types, strict=True):
+            if name in columns and not (is_text(kind) or (is_plain(kind) and name not in text)):
+                wrong.setdefault(str(kind)[:60], []).append(name)
+        for kind, names in wrong.items():
+            which = f"column {names[0]}" if len(names) == 1 else f"{len(names)} columns"
+            shown = "" if len(names) == 1 else f" ({shorten(names, COLUMNS)})"
+            faults.add(self.path.name, f"{which} of type {kind}{shown}, expected text or numbers")
+        return not wrong
 
-    def _report_length(self, row: int, length: int, faults: Faults) -> None:
-        expected = f"{len(self._header)}, as the header has"
-        faults.add_cells(
-            self.path.name, "(all)", "rows of another length", [(row, f"{length} cells")], expected
-        )
-
-    def _whole_rows(self, frame: pd.DataFrame, number: np.ndarray, faults: Faults) -> np.ndarray:
-        """[n] bool, false for rows that end early, which are reported.
-
-        pandas fills them with empty cells; so two or more of these at the end of a row count as one cut off.
-        """
-        tail = frame.iloc[:, -2:]
-        if frame.shape[1] < 3 or any(dtype.kind != "O" for dtype in tail.dtypes):
-            return np.ones(len(frame), bool)
-        short = (tail == "").to_numpy(bool).all(1)
-        for i in np.flatnonzero(short):
-            filled = np.flatnonzero([value != "" for value in frame.iloc[i]])
-            self._report_length(int(number[i]), int(filled[-1]) + 1 if len(filled) else 0, faults)
-        return ~short
-
-    def _parquet_chunks(
-        self, columns: Sequence[str], text: Collection[str], faults: Faults, rows: int
-    ) -> Iterator[Chunk]:
-        row, wanted = 1, set(columns)
-        names = [name for name in self._header if name in wanted]
-        with closing(_batches(self.path, names, rows)) as batches:
+    def _parquet_frames(
+        self, names: list[str], text: Collection[str], rows: int
+    ) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
+        row, wanted = 1, {*names, *self.unnamed}
+        raw = {raw: name for raw, name in zip(self._raw, self.header, strict=True) if name in wanted}
+        with closing(read_batches(self.path, list(raw), rows)) as batches:
             for batch in batches:
                 if not batch.num_rows:
                     continue
-                frame = batch.to_pandas(ignore_metadata=True)
-                for name in text:
-                    series = frame[name].astype(object)
-                    frame[name] = np.array(
-                        [
-                            "" if missing else str(value)
-                            for value, missing in zip(series, series.isna(), strict=True)
-                        ],
-                        object,
-                    )
-                yield Chunk(self.path.name, frame, np.arange(row, row + len(frame)))
+                columns = dict(zip((raw[name] for name in batch.schema.names), batch.columns, strict=True))
+                texts = {
+                    name: to_text(array)
+                    for name, array in columns.items()
+                    if name in text or not is_plain(array.type)
+                }
+                empty = pa.nulls(batch.num_rows)
+                arrays = [empty if name in texts else array for name, array in columns.items()]
+                frame = pa.RecordBatch.from_arrays(arrays, names=list(columns)).to_pandas()
+                for name, values in texts.items():
+                    frame[name] = pd.Series(values, frame.index, object)
+                yield frame, np.arange(row, row + len(frame))
                 row += len(frame)
 
 
-def _batches(path: Path, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
-    """Streams the columns of a Parquet file, at most `rows` rows at a time, in bounded memory."""
-    with pq.ParquetFile(path, buffer_size=1 << 14, pre_buffer=False) as file:
-        for group in range(file.num_row_groups):
-            size = file.metadata.row_group(group).num_rows
-            # A column being read holds a page and its dictionary: 2 MB in a tall group, 2 GB for the table.
-            tall = size > TALL and len(columns) > BLOCK
-            read = _tall_batches if tall else _plain_batches
-            yield from read(file, group, columns, rows)
+class _Lengths:
+    """Counts the cells of a CSV file's rows in step with pandas, and reports rows of another length."""
+
+    def __init__(self, source: Delimited, faults: Faults) -> None:
+        self._file, self._width, self._faults = source.path.name, len(source.header), faults
+        self._rows = enumerate(source.lengths(), 1)
+
+    def take(self, done: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """The numbers [n] of the next rows that are not too long, and [n] whether they are whole.
+
+        Args:
+            done: rows up to this one are known to be whole.
+            n: how many.
+        """
+        numbers: list[int] = []
+        whole: list[bool] = []
+        while len(numbers) < n:
+            row, length = next(self._rows, (0, 0))
+            if not row:
+                raise pd.errors.ParserError("the rows cannot be told apart, are quotes unbalanced?")
+            if row > done and self._report(row, length) <= self._width:
+                numbers.append(row)
+                whole.append(length == self._width)
+        return np.array(numbers, int), np.array(whole, bool)
+
+    def report_rest(self) -> None:
+        for row, length in self._rows:
+            self._report(row, length)
+
+    def _report(self, row: int, length: int) -> int:
+        if length != self._width:
+            cells = [(row, f"{length} cells")]
+            expected = f"{self._width}, as the header has"
+            self._faults.add_cells(self._file, "(all)", "rows of another length", cells, expected)
+        return length
 
 
-def _plain_batches(
-    file: pq.ParquetFile, group: int, columns: list[str], rows: int
-) -> Iterator[pa.RecordBatch]:
-    yield from file.iter_batches(batch_size=rows, row_groups=[group], columns=columns)
-
-
-def _tall_batches(
-    file: pq.ParquetFile, group: int, columns: list[str], rows: int
-) -> Iterator[pa.RecordBatch]:
-    """Goes by way of temporary files with a few columns each, which are then read side by side."""
-    with tempfile.TemporaryDirectory(prefix="moa-tf-") as directory, ExitStack() as stack:
-        readers = []
-        for start in range(0, len(columns), BLOCK):
-            block = columns[start : start + BLOCK]
-            copy = str(Path(directory, f"{start}.arrow"))
-            with pa.OSFile(copy, "wb") as sink, ExitStack() as writing:
-                writer = None
-                for batch in _plain_batches(file, group, block, rows):
-                    writer = writer or writing.enter_context(pa.ipc.new_stream(sink, batch.schema))
-                    writer.write_batch(batch)
-            readers.append(pa.ipc.open_stream(stack.enter_context(pa.OSFile(copy))))
-        for parts in zip(*readers, strict=True):
-            arrays = [array for part in parts for array in part.columns]
-            batch = pa.RecordBatch.from_arrays(arrays, names=columns)
-            batch.validate()
-            yield batch
+def _ends_empty(frame: pd.DataFrame) -> bool:
+    last = frame.iloc[:, -1]
+    return last.dtype.kind == "O" and bool((last == "").any())
 
 
 def open_table(path: Path, faults: Faults) -> Table | None:
-    """Reads the header of a CSV or Parquet file; None where that fails, with the reason in `faults`."""
+    """Reads the header of a CSV or Parquet file; None where that fails, with the reason in `faults`.
+
+    Which of the formats it is, its bytes say and not its name.
+    """
     path = Path(path)
     if not path.name.endswith(SUFFIXES):
         faults.add(str(path), f"expected a file that ends in {', '.join(SUFFIXES)}")
         return None
     if not path.is_file():
-        faults.add(str(path), "no such file")
+        faults.add(str(path), "no such file" if not path.exists() else "is no file, expected one")
         return None
     try:
-        header = pq.read_schema(path).names if path.suffix == ".parquet" else _csv_header(path)
+        kind = identify(path)
+        if kind not in (TEXT, GZIP, PARQUET):
+            faults.add(path.name, f"is {kind}, expected CSV text in UTF-8, gzipped or not, or Parquet")
+            return None
+        table = Table(path, pq.read_schema(path) if kind == PARQUET else read_head(path, kind == GZIP))
     except (EOFError, zlib.error, gzip.BadGzipFile):
         faults.add(path.name, "cannot be decompressed: is it truncated?")
         return None
@@ -260,27 +343,19 @@ def open_table(path: Path, faults: Faults) -> Table | None:
             path.name, f"not a readable {path.suffix[1:]} file: {_first_line(error)}; is it truncated?"
         )
         return None
+    header = table.header
     if any("\ufffd" in name or "\0" in name for name in header):
         faults.add(path.name, "the header is not UTF-8 text, expected UTF-8")
         return None
     if not header:
         faults.add(path.name, "the file is empty, expected a header and rows")
         return None
-    repeated = pd.Index(header)[pd.Index(header).duplicated()].unique().tolist()
-    if repeated:
-        shown = ", ".join(repeated[:EXAMPLES]) + (", …" if len(repeated) > EXAMPLES else "")
-        faults.add(
-            path.name, f"{len(repeated)} column names occur more than once ({shown}), expected each once"
-        )
+    if table.repeated:
+        shown = shorten(table.repeated, EXAMPLES)
+        what = f"{len(table.repeated)} column names occur more than once ({shown}), expected each once"
+        faults.add(path.name, what)
         return None
-    return Table(path, header)
-
-
-def _csv_header(path: Path) -> list[str]:
-    opener: Callable[..., IO[str]] = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8-sig", errors="replace", newline="") as file:
-        # Blank lines are none to pandas either.
-        return next((cells for cells in csv.reader(file) if cells), [])
+    return table
 
 
 def _first_line(error: Exception) -> str:

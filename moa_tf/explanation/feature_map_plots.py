@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from moa_tf.explanation.figures import plain_style
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -18,6 +20,7 @@ _MAP = "#f4f4f2"
 """Ground of the map: neither end of any colour scale used here."""
 
 
+@plain_style()
 def plot_density(pixels: np.ndarray, image_size: int) -> Figure:
     """Every feature at its pixel, coloured by how crowded its neighbourhood is.
 
@@ -29,7 +32,7 @@ def plot_density(pixels: np.ndarray, image_size: int) -> Figure:
         image_size: pixels on a side.
 
     Returns:
-        The figure; `figure.savefig(path)` writes it.
+        The figure; `save_figure` writes it.
     """
     from scipy.stats import gaussian_kde
 
@@ -47,6 +50,7 @@ def plot_density(pixels: np.ndarray, image_size: int) -> Figure:
     return figure
 
 
+@plain_style()
 def plot_mechanisms(
     pixels: np.ndarray, image_size: int, means: Mapping[str, np.ndarray], counts: Sequence[int] | None = None
 ) -> Figure:
@@ -86,6 +90,7 @@ def plot_mechanisms(
     return figure
 
 
+@plain_style()
 def plot_activations(
     pixels: np.ndarray,
     image_size: int,

@@ -12,7 +12,8 @@ import pandas as pd
 
 from moa_tf.data.schema import Signatures
 from moa_tf.errors import InputError
-from moa_tf.explanation.symbols import name_columns
+from moa_tf.explanation.figures import plain_style, save_figure
+from moa_tf.explanation.symbols import label_columns, name_columns
 
 Explain = Callable[[Signatures], tuple[np.ndarray, np.ndarray]]
 """Signatures -> importance [B, R] and probabilities [B, T]."""
@@ -164,6 +165,7 @@ def mechanism_table(sums: ImportanceSums, top: int = 10, names: dict[str, str] |
     )
 
 
+@plain_style()
 def plot_mechanisms(
     sums: ImportanceSums,
     path: Path,
@@ -185,7 +187,8 @@ def plot_mechanisms(
     """
     from matplotlib.figure import Figure
 
-    table = mechanism_table(sums, top, names)
+    table = mechanism_table(sums, top)
+    labels = dict(zip(sums.columns, label_columns(sums.columns, names or {}), strict=True))
     chosen = np.argsort(-sums.weights, kind="stable")[:mechanisms]
     width = min(3, len(chosen))
     height = -(-len(chosen) // width)
@@ -194,13 +197,15 @@ def plot_mechanisms(
     for index, target in enumerate(chosen):
         rows = table[table["mechanism"] == sums.targets[target]][::-1]
         axis = figure.add_subplot(height, width, index + 1)
-        axis.barh(rows["name"], rows["importance"], color="#4477aa")
+        places = np.arange(len(rows))  # not names: those of two genes may be one
+        axis.barh(places, rows["importance"], color="#4477aa")
         marks = [overall[feature] for feature in rows["feature"]]
-        axis.scatter(marks, rows["name"], marker="|", color="#222222", s=80, label="all signatures")
+        axis.scatter(marks, places, marker="|", color="#222222", s=80, label="all signatures")
+        axis.set_yticks(places, [labels[feature] for feature in rows["feature"]])
         axis.set_title(sums.targets[target].replace("_", " "), fontsize=9)
         axis.tick_params(labelsize=7)
         axis.spines[["top", "right"]].set_visible(False)
         if index == 0:
             axis.legend(fontsize=7, frameon=False, loc="lower right")
     figure.supxlabel("mean share of importance, weighted by the mechanism's probability", fontsize=9)
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path, dpi=150)

@@ -62,10 +62,11 @@ class MeanImages:
             InputError: no signature has one of the mechanisms.
         """
         from moa_tf.explanation.feature_map_plots import plot_mechanisms
+        from moa_tf.explanation.figures import save_figure
 
         for name, count in zip(self.pair, self._counts, strict=True):
             if count == 0:
                 raise InputError(f"--compare {name}: no signature of the table has it")
         assert self._sums is not None
         means = dict(zip(self.pair, self._sums / self._counts[:, None], strict=True))
-        plot_mechanisms(pixels, image_size, means, self._counts.tolist()).savefig(path)
+        save_figure(plot_mechanisms(pixels, image_size, means, self._counts.tolist()), path)

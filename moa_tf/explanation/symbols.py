@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def read_gene_names(path: str | Path) -> dict[str, str]:
         raise InputError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as .csv ({error})") from None
+    table = table.apply(lambda values: values.str.strip())
     lowered = {name.strip().lower(): name for name in table.columns}
     column, symbol, identifier = (
         next((lowered[name] for name in names if name in lowered), None) for names in (COLUMNS, SYMBOLS, IDS)
@@ -53,3 +55,13 @@ def read_gene_names(path: str | Path) -> dict[str, str]:
 def name_columns(columns: Sequence[str], names: dict[str, str]) -> list[str]:
     """What to call each column: by `names`, or the column's own name where that has none."""
     return [names.get(column, column) for column in columns]
+
+
+def label_columns(columns: Sequence[str], names: dict[str, str]) -> list[str]:
+    """Names that tell the columns apart in a picture: `TP53 (g-12)` where several are called TP53."""
+    called = name_columns(columns, names)
+    times = Counter(called)
+    return [
+        f"{name} ({column})" if times[name] > 1 and name != column else name
+        for name, column in zip(called, columns, strict=True)
+    ]

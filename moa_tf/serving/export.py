@@ -10,8 +10,10 @@ A SavedModel of this project has the signatures
   `examples` there too.)
 - `explain`, where the model can explain itself: inputs as in `serving_default`.
 
-A value that is not finite, or a `cp_type` or `cp_dose` that is not known, is refused with
-`InvalidArgumentError`: quantile layers would turn a NaN into an ordinary number.
+Refused with `InvalidArgumentError`, by the input's name: another shape than the one above, `[B, 1]` too, or another
+number of rows than the other inputs have, as TensorFlow would repeat a single one for all; a value that is not finite,
+as quantile layers would turn a NaN into an ordinary number; hours that are not above 0; a `cp_type` or `cp_dose` that
+is not known. No rows (B = 0) give no rows.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moa_tf.atomic import sync_tree, temporary_directory, to_plain
-from moa_tf.data.schema import CONTROL, DOSES, TYPES, SignatureSpec
+from moa_tf.data.schema import CONTROL, DOSES, HOURS_ABOVE, TYPES, SignatureSpec
 from moa_tf.errors import InputError
 from moa_tf.serving.versions import METADATA, check_root, latest_version, load_metadata, publish
 
@@ -169,13 +171,13 @@ def _save(
     }
     serialised = tf.TensorSpec((None,), tf.string, "examples")
     functions = {
-        "serving_default": _trace(lambda **x: probabilities(_encode(x, spec)), **raw),
+        "serving_default": _trace(lambda **x: _of_rows(probabilities, _encode(x, spec), spec), **raw),
         "serving_examples": _trace(
-            lambda examples: probabilities(_encode(_parse(examples, raw), spec)), serialised
+            lambda examples: _of_rows(probabilities, _encode(_parse(examples, raw), spec), spec), serialised
         ),
     }
     if explainer is not None:
-        functions["explain"] = _trace(lambda **x: dict(explainer(_encode(x, spec))), **raw)
+        functions["explain"] = _trace(lambda **x: _of_rows(explainer, _encode(x, spec), spec), **raw)
     model = tf.Module()
     # Only what the signatures read: no Keras objects, whose classes the reader may lack, nor dropout's seeds.
     captured = {id(v): v for function in functions.values() for v in function.graph.variables}
@@ -190,10 +192,57 @@ def _trace(function: Callable, *specs: Any, **named: Any) -> Any:
     return tf.function(function).get_concrete_function(*specs, **named)
 
 
+def _of_rows(function: Callable[[Tensors], Tensors], inputs: Tensors, spec: SignatureSpec) -> Tensors:
+    """`function(inputs)`, and of no rows none: not every network takes an empty batch, so it is given one row."""
+    import tensorflow as tf
+
+    rows = tf.shape(next(iter(inputs.values())))[0]
+    blank = {name: tf.zeros((1, *shape), dtype) for name, (shape, dtype) in spec.inputs.items()}
+    outputs = function(tf.cond(rows > 0, lambda: inputs, lambda: blank))
+    # What has a number of rows that is known, such as a feature map, is not of the rows.
+    return {
+        name: value[:rows] if value.shape.rank and value.shape[0] is None else value
+        for name, value in outputs.items()
+    }
+
+
+def _check_shapes(raw: Tensors, shapes: Mapping[str, tuple[int, ...]]) -> Tensors:
+    """The same tensors, once each is found to have the shape [B, *shape], with one B for all.
+
+    The signature's own shapes are a promise that a loaded function does not check, and that TensorFlow counts on
+    when it simplifies a graph: so they are read from tensors of which nothing is known.
+    """
+    import tensorflow as tf
+
+    sizes = {
+        name: tf.shape(tf.compat.v1.placeholder_with_default(raw[name], tf.TensorShape(None)))
+        for name in shapes
+    }
+    checks = []
+    for name, shape in shapes.items():
+        fits = tf.logical_and(tf.size(sizes[name]) == 1 + len(shape), tf.reduce_all(sizes[name][1:] == shape))
+        wanted = ", ".join(map(str, ("B", *shape)))
+        checks.append(tf.debugging.Assert(fits, [f"{name}: expected the shape [{wanted}], got", sizes[name]]))
+    with tf.control_dependencies(checks):
+        rows = {name: tf.identity(size)[0] for name, size in sizes.items()}
+    first = next(iter(rows))
+    same = [
+        tf.debugging.Assert(
+            rows[name] == rows[first],
+            [f"{name}: expected as many rows as {first} has,", rows[first], "got", rows[name]],
+        )
+        for name in rows
+        if name != first
+    ]
+    with tf.control_dependencies([*checks, *same]):
+        return {name: tf.identity(raw[name]) for name in shapes}
+
+
 def _encode(raw: Tensors, spec: SignatureSpec) -> Tensors:
     """`spec.inputs` from the inputs of `serving_default`."""
     import tensorflow as tf
 
+    raw = _check_shapes(raw, {name: shape for name, (shape, _) in spec.inputs.items()})
     inputs = {}
     for name in spec.inputs:
         value = raw[name]
@@ -208,6 +257,11 @@ def _encode(raw: Tensors, spec: SignatureSpec) -> Tensors:
             tf.debugging.Assert(
                 tf.reduce_all(tf.math.is_finite(value)), [f"{name}: expected finite numbers only"]
             )
+        if name == "cp_time":
+            tf.debugging.Assert(
+                tf.reduce_all(value > HOURS_ABOVE),
+                [f"{name}: expected hours above {HOURS_ABOVE}, got", value],
+            )
         inputs[name] = value
     return inputs
 
@@ -216,6 +270,7 @@ def _parse(examples: tf.Tensor, raw: Mapping[str, tf.TensorSpec]) -> Tensors:
     """The inputs of `serving_default` from [B] serialised tf.Example."""
     import tensorflow as tf
 
+    examples = _check_shapes({"examples": examples}, {"examples": ()})["examples"]
     features = {
         name: tf.io.FixedLenFeature(spec.shape[1:], spec.dtype)
         for name, spec in raw.items()
@@ -234,6 +289,11 @@ def _parse_number(examples: tf.Tensor, name: str) -> tf.Tensor:
     """
     import tensorflow as tf
 
+    # Nothing decodes an empty batch; the last one is dropped again.
+    one = tf.train.Example()
+    one.features.feature[name].float_list.value.append(1.0)
+    examples = tf.concat([examples, [one.SerializeToString()]], 0)
+
     def decode(messages: tf.Tensor, kind: str, *names: str, dtype: tf.DType = tf.string) -> Any:
         return tf.io.decode_proto(messages, f"tensorflow.{kind}", list(names), [dtype] * len(names))
 
@@ -248,4 +308,5 @@ def _parse_number(examples: tf.Tensor, name: str) -> tf.Tensor:
     integers = decode(lists[1][:, 0], "Int64List", "value", dtype=tf.int64)
     tf.debugging.Assert(tf.reduce_all(floats.sizes + integers.sizes == 1), expected)
     # Where the one list is empty it is read as a 0.
-    return tf.reduce_sum(floats.values[0], 1) + tf.cast(tf.reduce_sum(integers.values[0], 1), tf.float32)
+    values = tf.reduce_sum(floats.values[0], 1) + tf.cast(tf.reduce_sum(integers.values[0], 1), tf.float32)
+    return values[:-1]

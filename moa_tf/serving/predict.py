@@ -17,7 +17,6 @@ from moa_tf.data.schema import DOSES, TYPES, Signatures, SignatureSpec
 from moa_tf.errors import InputError
 from moa_tf.serving.versions import PATTERN, latest_version, load_metadata
 
-SUFFIXES = (".csv", ".csv.gz", ".parquet")
 CHUNK = 4096
 """Rows that are read and written at once, in whole batches."""
 
@@ -102,6 +101,7 @@ def predict_table(
     *,
     batch_size: int | None = None,
     progress: Callable[[int], None] = lambda rows: None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, int]:
     """Reads a features table, writes `sig_id` and a column per target, in the model's order.
 
@@ -113,6 +113,7 @@ def predict_table(
         out: likewise; replaced only when all is written.
         batch_size: signatures computed at once; None takes the model's own.
         progress: is called with the number of rows just written.
+        tell: as for `moa_tf.data.read.iter_features`.
 
     Returns:
         `signatures`, `controls`: numbers of rows.
@@ -132,7 +133,7 @@ def predict_table(
     with (
         replacing(out) as temporary,
         table_writer(temporary, model.target_names) as write,
-        ahead(iter_features(features, model.spec, rows=rows)) as read,
+        ahead(iter_features(features, model.spec, rows=rows, tell=tell)) as read,
         ahead((part, model.predict(part, size)) for part in read) as computed,
     ):
         for part, probabilities in computed:
@@ -150,6 +151,8 @@ def check_paths(features: Path, out: Path) -> None:
         InputError: there is no file `features`, `out` has another suffix or cannot be written, or both are the
             same file.
     """
+    from moa_tf.data.tables import SUFFIXES
+
     if not features.is_file():
         raise InputError(f"{features}: no such file")
     if not out.name.endswith(SUFFIXES):

@@ -163,8 +163,7 @@ class Follow(keras.callbacks.Callback):
             return
         progress.stalled += 1
         progress.since_reduced += 1
-        if self.course is not None:
-            return
+        # A course sets each epoch's rate itself.
         if recipe.schedule == "plateau" and progress.since_reduced >= recipe.plateau_patience:
             rate = self.model.optimizer.learning_rate
             rate.assign(float(np.asarray(rate)) * recipe.plateau_factor)

@@ -1,9 +1,12 @@
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -71,15 +74,134 @@ def test_the_shuffled_control_is_not_exported(call, data, tmp_path):
         (["--pretrain"], "expected --model tabnet"),
         (["--pretrain-also", "x.csv"], "expected --pretrain"),
         (["--logical-devices", "2"], "mirrored"),
+        (["--seed", "4294967296"], "4294967295"),
+        (["--out", "gs://bucket/run"], "only local paths work here"),
+        (["--export", "models[9]"], "TensorFlow takes"),
     ],
 )
 def test_bad_settings_are_one_line_and_exit_status_2(call, data, arguments, message):
     code, out, err = call("train", "--data", data, *arguments)
     assert code == 2
-    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    errors = [line for line in err.splitlines() if line.lower().startswith("error: ")]
     assert len(errors) == 1
     assert message in errors[0]
     assert "Traceback" not in err + out
+    assert not Path("runs").exists()
+
+
+def test_a_trial_is_exported_only_if_asked_and_a_whole_run_once(call, data, tmp_path):
+    trial = ["train", "--data", data, "--folds", 2, "--out", "r", *FAST]
+    code, out, _ = call(*trial, "--only-fold", 0)
+    assert code == 0
+    assert "none (1 of 2 folds; give --export to export them all the same)" in out
+    assert not (tmp_path / "saved_models").exists()
+    code, out, _ = call(*trial, "--only-fold", 0, "--resume", "--export", "trials")
+    assert (code, "trials/1" in out) == (0, True)
+    assert "1 of 2 cross-validation folds" in (tmp_path / "trials/1/assets/metadata.json").read_text()
+
+    code, out, _ = call(*trial, "--resume")
+    assert (code, "saved_models/mlp/1" in out) == (0, True)
+    code, out, err = call(*trial, "--resume")
+    assert code == 0, err
+    assert "saved_models/mlp/1 (exported before, of the same models)" in out
+    assert [path.name for path in (tmp_path / "saved_models/mlp").iterdir()] == ["1"]
+
+
+def test_what_cannot_be_written_is_found_before_the_training(call, data, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for option in ("--export", "--out", "--json"):
+        code, _, err = call("train", "--data", data, "--folds", 2, option, "file/models", *FAST)
+        assert code == 2
+        assert err.startswith("error: ")
+        assert "file" in err
+        assert not (tmp_path / "runs").exists()
+
+
+def test_the_next_command_can_be_pasted(call, data, tmp_path):
+    shutil.copytree(data, tmp_path / "my data")
+    code, out, _ = call("train", "--data", "my data", "--folds", 2, "--export", "my models", *FAST)
+    assert code == 0
+    command = shlex.split(out.partition("Next: ")[2].splitlines()[0])
+    assert command == ["moa-tf", "predict", "my models", "my data/test_features.csv", "predictions.csv"]
+
+
+def change(data, directory, table, edit):
+    shutil.copytree(data, directory)
+    frame = pd.read_csv(directory / table)
+    edit(frame)
+    frame.to_csv(directory / table, index=False)
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("table", "edit", "message"),
+    [
+        ("train_features.csv", lambda t: t.__setitem__("cp_type", "ctl_vehicle"), "are controls"),
+        (
+            "train_features.csv",
+            lambda t: t.__setitem__([c for c in t if c[:2] in ("g-", "c-")], 1.0),
+            "no gene and no cell line varies",
+        ),
+        (
+            "train_features.csv",
+            lambda t: t.__setitem__(
+                "cp_type", np.where(np.arange(len(t)) < len(t) - 1, "ctl_vehicle", "trt_cp")
+            ),
+            "no treated signature is",
+        ),
+    ],
+)
+def test_data_that_nothing_can_be_learnt_from(call, data, tmp_path, table, edit, message):
+    directory = change(data, tmp_path / "d", table, edit)
+    code, out, err = call("train", "--data", directory, "--folds", 2, *FAST)
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert (code, len(errors)) == (2, 1)
+    assert message in errors[0]
+    assert "Traceback" not in err + out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_kind_that_does_not_vary_and_targets_without_a_positive(call, data, tmp_path):
+    directory = change(
+        data,
+        tmp_path / "d",
+        "train_features.csv",
+        lambda t: t.__setitem__([c for c in t if c[:2] == "c-"], 1.0),
+    )
+    targets = pd.read_csv(directory / "train_targets_scored.csv")
+    targets[targets.columns[1:]] = 0
+    targets.to_csv(directory / "train_targets_scored.csv", index=False)
+    code, out, err = call("train", "--data", directory, "--folds", 2, "--out", "r", "--json", "f.json", *FAST)
+    assert code == 0, err
+    assert "No target has both a positive and a negative" in out
+    assert "positive" in err
+    for file in ("f.json", "r/metrics.json"):
+        figures = json.loads((tmp_path / file).read_text(), parse_constant=lambda name: pytest.fail(name))
+        assert figures["overall"]["macro_auroc"] is None
+
+
+def test_other_data_are_not_gone_on_with_and_the_same_elsewhere_are(call, data, tmp_path):
+    shutil.copytree(data, tmp_path / "moved")
+    features = pd.read_csv(data / "test_features.csv")
+    features.to_csv(tmp_path / "first.csv", index=False)
+    features.to_parquet(tmp_path / "same.parquet", index=False)
+    features.assign(**{"g-0": features["g-0"] + 1}).to_csv(tmp_path / "other.csv", index=False)
+    arguments = ["--model", "tabnet", "--folds", 2, "--only-fold", 0, "--epochs", 1, "--out", "r", "--pretrain",
+                 "--set", "pretrain_epochs=1"]  # fmt: skip
+    code, _, err = call("train", "--data", data, "--pretrain-also", "first.csv", *arguments)
+    assert code == 0, err
+    inputs = json.loads((tmp_path / "r/run.json").read_text())["data"]["inputs"]
+    assert inputs["unlabelled_signatures"] == len(features)
+    code, _, err = call("train", "--data", "moved", "--pretrain-also", "same.parquet", "--resume", *arguments)
+    assert code == 0, err
+    code, _, err = call("train", "--data", data, "--pretrain-also", "other.csv", "--resume", *arguments)
+    assert code == 2
+    assert "data.inputs.unlabelled was" in err
+    # A preset by its name, or found by itself: the settings are the same.
+    code, _, err = call(
+        "train", "--data", data, "--pretrain-also", "first.csv", "--resume", "--preset", "small", *arguments
+    )
+    assert code == 0, err
 
 
 def test_data_that_is_not_there(call, tmp_path):

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from moa_tf.data import tables
+from moa_tf.data import parquet
 from moa_tf.data.read import iter_features, read_features
 from moa_tf.errors import InputError
 
@@ -20,8 +20,8 @@ def test_tall_row_groups_of_parquet_read_as_others(features, tmp_path, monkeypat
     features = features[["c-1", "g-10", *features.columns.drop(["c-1", "g-10"])]]
     features.to_parquet(tmp_path / "t.parquet", row_group_size=5)
     expected = list(iter_features(tmp_path / "t.parquet", rows=2))
-    monkeypatch.setattr(tables, "TALL", 4)  # So two of the three row groups are tall.
-    monkeypatch.setattr(tables, "BLOCK", block)
+    monkeypatch.setattr(parquet, "TALL", 4)  # So two of the three row groups are tall.
+    monkeypatch.setattr(parquet, "BLOCK", block)
     several = list(iter_features(tmp_path / "t.parquet", rows=2))
     assert [part.sig_id.tolist() for part in several] == [part.sig_id.tolist() for part in expected]
     for part, other in zip(several, expected, strict=True):
@@ -33,8 +33,8 @@ def test_tall_row_groups_of_parquet_read_as_others(features, tmp_path, monkeypat
 def test_faults_in_tall_row_groups_have_their_rows_and_leave_nothing_behind(features, tmp_path, monkeypatch):
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    monkeypatch.setattr(tables, "TALL", 4)
-    monkeypatch.setattr(tables, "BLOCK", 3)
+    monkeypatch.setattr(parquet, "TALL", 4)
+    monkeypatch.setattr(parquet, "BLOCK", 3)
     features.loc[9, "g-2"] = np.inf
     features.to_parquet(tmp_path / "t.parquet", row_group_size=7)
     with pytest.raises(InputError, match=r"column g-2: 1 infinite \(row 10, sig_id id_9\)"):

@@ -1,17 +1,21 @@
+import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from moa_tf.data.read import iter_features
 from moa_tf.data.schema import DOSES, TYPES
 from moa_tf.errors import InputError
 from moa_tf.serving import versions
 from moa_tf.serving.export import export, latest_version, load_metadata, suggest_batch_size
-from moa_tf.serving.predict import raw_inputs
+from moa_tf.serving.predict import load_model, raw_inputs
 
 
 def example(signatures, row, integer_time):
@@ -33,6 +37,10 @@ def example(signatures, row, integer_time):
         else:
             features[name] = feature("float", np.atleast_1d(value).tolist())
     return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+
+
+def take(signatures, rows, **changes):
+    return dataclasses.replace(signatures.take(rows), **changes)
 
 
 def examples_of(model, serialised):
@@ -96,6 +104,103 @@ def test_unknown_treatments_are_refused(case, name):
     inputs = raw_inputs(case.signatures) | {name: tf.constant(["D3"] * 9)}
     with pytest.raises(tf.errors.InvalidArgumentError, match=f"{name}: expected one of"):
         case.model.loaded.signatures["serving_default"](**inputs)
+
+
+def refused(case, signature, **inputs):
+    import tensorflow as tf
+
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        case.model.loaded.signatures[signature](**raw_inputs(case.signatures) | inputs)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("signature", ["serving_default", "explain"])
+def test_shapes_that_would_be_broadcast_are_refused_by_name(case, signature):
+    inputs = raw_inputs(case.signatures)
+    first = next(iter(case.spec.inputs))
+    for name, (shape, _) in case.spec.inputs.items():
+        wanted = f"{name}: expected the shape [{', '.join(map(str, ('B', *shape)))}], got"
+        value = inputs[name]
+        for wrong in (value[..., None], value[0], *([value[:, :1], value[:, :0]] if shape else [])):
+            message = refused(case, signature, **{name: wrong})
+            assert f"{wanted}] [{' '.join(map(str, wrong.shape))}]" in message
+        if name != first:
+            for rows in (1, 8, 0):
+                message = refused(case, signature, **{name: value[:rows]})
+                assert f"{name}: expected as many rows as {first} has,] [9] [got] [{rows}]" in message
+
+
+@pytest.mark.parametrize("shape", [(), (9, 1)])
+def test_examples_of_another_shape_are_refused(case, shape):
+    import tensorflow as tf
+
+    serialised = np.full(shape, example(case.signatures, 0, False), object)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"examples: expected the shape \[B\], got"):
+        examples_of(case.model, serialised)
+
+
+def test_no_rows_give_no_rows(case):
+    import tensorflow as tf
+
+    none = {name: value[:0] for name, value in raw_inputs(case.signatures).items()}
+    signatures = case.model.loaded.signatures
+    assert signatures["serving_default"](**none)["probabilities"].shape == (0, 3)
+    assert signatures["serving_examples"](examples=tf.constant([], tf.string))["probabilities"].shape == (
+        0,
+        3,
+    )
+    assert signatures["explain"](**none)["activation"].shape == (0, 4)
+
+
+def test_networks_that_take_no_empty_batch_and_outputs_that_are_not_of_the_rows(tmp_path, case):
+    """An explainer that fails on no rows, and gives a map beside what it says of each row."""
+    import tensorflow as tf
+
+    if case.spec.cells or case.spec.treatment:
+        pytest.skip("one panel is enough")
+    member = (case.members[0][0], case.members[0][1][:1])
+
+    def explainer(inputs):
+        with tf.control_dependencies([tf.debugging.assert_positive(tf.shape(inputs["genes"])[0])]):
+            return {"twice": 2 * inputs["genes"], "map": tf.constant([[3, 4]]), "size": tf.constant(5)}
+
+    version = export(
+        [member], tmp_path, spec=case.spec, target_names=case.targets, metadata={}, explainer=explainer
+    )
+    explain = load_model(version).loaded.signatures["explain"]
+    for rows in (0, 1, 2):
+        genes = case.signatures.genes[:rows]
+        outputs = explain(genes=tf.constant(genes))
+        np.testing.assert_array_equal(outputs["twice"], 2 * genes)
+        np.testing.assert_array_equal(outputs["map"], [[3, 4]])
+        assert outputs["size"] == 5
+
+
+@pytest.mark.parametrize("hours", [-5, 0, -0.0, 1e-50, np.nan, np.inf, -np.inf, 0.5, 24, 1e30])
+def test_hours_are_refused_as_the_reader_refuses_them(case, tmp_path, hours):
+    """One rule for tables and for what is served, whatever the signature."""
+    import tensorflow as tf
+
+    if "cp_time" not in case.spec.inputs:
+        pytest.skip("the panel lacks it")
+    columns = {name: 0.5 for name in case.spec.features} | {"cp_type": "trt_cp", "cp_dose": "D1"}
+    table = pd.DataFrame({"sig_id": ["a", "b"], **columns, "cp_time": [24.0, hours]})
+    table.to_parquet(tmp_path / "f.parquet")
+    signatures = take(case.signatures, slice(2), cp_time=np.array([24, hours], np.float32))
+    served, loaded = raw_inputs(signatures), case.model.loaded.signatures
+    examples = tf.constant([example(signatures, row, False) for row in range(2)])
+    calls = (
+        lambda: list(iter_features(tmp_path / "f.parquet", case.spec)),
+        lambda: loaded["serving_default"](**served),
+        lambda: loaded["explain"](**served),
+        lambda: loaded["serving_examples"](examples=examples),
+    )
+    for call in calls:
+        if 1e-38 < hours < np.inf:
+            call()
+        else:
+            with pytest.raises((InputError, tf.errors.InvalidArgumentError), match="cp_time"):
+                call()
 
 
 def test_explain_signature_calls_the_explainer(case):
@@ -202,6 +307,36 @@ def test_where_no_version_can_be_written(tmp_path, case, export_again):
         export_again(tmp_path / "file")
     with pytest.raises(InputError, match="is a SavedModel itself"):
         export_again(case.version)
+
+
+@pytest.mark.parametrize("name", ["m[9]", "a*", "what?", "a\\b"])
+def test_a_root_that_tensorflow_could_not_load_from_is_refused(
+    tmp_path, case, export_again, monkeypatch, name
+):
+    with pytest.raises(InputError, match="TensorFlow takes"):
+        export_again(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="TensorFlow takes"):
+        export_again(name)
+    assert list(tmp_path.iterdir()) == []
+    shutil.copytree(case.version, tmp_path / name / "1")
+    with pytest.raises(InputError, match="TensorFlow takes"):
+        load_model(name)
+
+
+def test_a_full_disk_leaves_no_version(tmp_path, export_again):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=20k", "tmpfs", disk]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting needs root")
+    try:
+        with pytest.raises(InputError) as caught:
+            export_again(disk / "new" / "models")
+        assert str(caught.value) == f"{disk / 'new' / 'models'}: cannot be written (No space left on device)"
+        assert list(disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
 
 def test_networks_must_fit_the_target_names(tmp_path, case, export_again):

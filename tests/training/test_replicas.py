@@ -35,6 +35,7 @@ preprocessing = family.fit_preprocessing(dataset.signatures.take(fold.train), co
 features = Inference(preprocessing)(dataset.signatures.inputs())
 data = NetworkData(preprocessing, features, dataset.targets, fold)
 network, history = train_network(family, data, config, 5, placement)
+assert not any(getattr(layer, "synchronized", False) for layer in network.layers)
 if placement.chief:
     np.savez(out, *[np.asarray(v) for v in network.weights], losses=[e["loss"] for e in history["epochs"]])
 """

@@ -1,5 +1,6 @@
 """A kill or a damage at any moment: what was finished stays, and going on ends as without it."""
 
+import json
 import os
 import shutil
 
@@ -11,7 +12,8 @@ import moa_tf.training.run as run_module
 from moa_tf.atomic import replacing
 from moa_tf.data.simulate import simulate
 from moa_tf.errors import InputError
-from moa_tf.training.cross_validation import Validation, cross_validate
+from moa_tf.evaluation.metrics import evaluate
+from moa_tf.training.cross_validation import Validation, cross_validate, with_shuffled_labels
 from moa_tf.training.run import Run
 
 VALIDATION = Validation(folds=2, seeds=2, seed=7)
@@ -229,3 +231,62 @@ def test_a_directory_of_something_else(tmp_path, go):
 def test_resume_of_nothing_says_so(tmp_path, go, messages):
     go(tmp_path / "a", resume=True)
     assert messages.lines == [f"--resume: {tmp_path / 'a'} holds no run yet; a new one is started"]
+
+
+def test_predictions_that_know_nothing_rank_at_one_half(dataset, ridge, tmp_path):
+    """Each fold's own label means: pooled over folds they would rank below chance."""
+    ridge.strength = 1e12
+    figures = cross_validate(dataset, ridge, VALIDATION, Run(tmp_path / "a"))["overall"]
+    assert figures["macro_auroc"] == 0.5
+    assert figures["intervals"]["macro_auroc"] == [0.5, 0.5]
+    table = pd.read_parquet(tmp_path / "a/oof.parquet").iloc[:, 2:].to_numpy()
+    treated = ~dataset.signatures.control
+    pooled = evaluate(dataset.targets, table, ~treated)
+    assert pooled["macro_auroc"] < 0.49
+    # Log loss stays pooled, and is here that of the column means.
+    assert figures["log_loss_treated"] == pytest.approx(pooled["log_loss_treated"])
+    assert figures["log_loss_treated"] == pytest.approx(figures["prior_log_loss_treated"], rel=1e-3)
+
+
+def test_shuffled_labels_are_the_same_ones_at_other_drugs(dataset):
+    shuffled = with_shuffled_labels(dataset, 3)
+    control = dataset.signatures.control
+    np.testing.assert_array_equal(shuffled.targets[control], dataset.targets[control])
+    before, after = (
+        {drug: tuple(data.targets[i]) for i, drug in enumerate(data.drug_id) if not control[i]}
+        for data in (dataset, shuffled)
+    )
+    assert sorted(before.values()) == sorted(after.values())
+    assert np.mean([before[drug] == after[drug] for drug in before]) < 0.6
+    for i, drug in enumerate(dataset.drug_id):
+        assert control[i] or tuple(shuffled.targets[i]) == after[drug]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("data.source", "elsewhere", None),
+        ("settings.preset", "another", None),
+        ("versions.python", "3.0", None),
+        ("versions.keras", "3.0", r"versions\.keras was 3\.0, now"),
+        ("data.fingerprint", "f", r"data\.fingerprint was f, now"),
+        ("settings.strength", 1.0, r"settings\.strength was 1\.0, now 30\.0"),
+        ("settings.seed", 1, r"settings\.seed was 1, now 7"),
+        ("targets", ["x"], "targets was"),
+        ("panel.genes", ["x"], r"panel\.genes was"),
+    ],
+)
+def test_what_a_run_is_known_by(whole, go, key, value, message):
+    path = whole[0] / "run.json"
+    description = json.loads(path.read_text())
+    *parents, last = key.split(".")
+    inner = description
+    for name in parents:
+        inner = inner[name]
+    inner[last] = value
+    path.write_text(json.dumps(description))
+    if message is None:
+        assert go(whole[0], resume=True)["overall"] == whole[1]["overall"]
+        return
+    with pytest.raises(InputError, match=message):
+        go(whole[0], resume=True)
