@@ -1,20 +1,23 @@
-"""One drug-held-out fold of a data directory, as the benchmarks of quality train and score on it."""
+"""One drug-held-out fold of a data directory, as `moa-tf train` makes, trains and judges it."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from moa_tf.data.folds import assign_folds
-from moa_tf.data.input import Inference
+from moa_tf.config import override
 from moa_tf.data.read import read_dataset
 from moa_tf.evaluation.metrics import mean_log_loss
-from moa_tf.models.base import get_family, override
-from moa_tf.training.fold import FoldData, probabilities, train_network
+from moa_tf.models.base import get_family
+from moa_tf.training.cross_validation import Validation, make_folds
+from moa_tf.training.follow import probabilities
+from moa_tf.training.inference import Inference
+from moa_tf.training.network import NetworkData, train_network
 from moa_tf.training.strategy import Placement
 
 
 class HeldOutFold:
-    """Treated rows alone, in training and scoring; all that is fitted is fitted on the training rows.
+    """The rows are the product's: all that is fitted is fitted on `rows.train`, epochs are chosen and figures
+    taken on `rows.judged`, the treated ones among those held out.
 
     Args:
         directory: in the competition's layout.
@@ -25,16 +28,17 @@ class HeldOutFold:
 
     def __init__(self, directory, model, preset, settings, fold, fold_seed):
         dataset = read_dataset(directory)
-        folds = assign_folds(dataset.targets, dataset.drug_id, "drug", 5, fold_seed)
-        treated = ~dataset.signatures.control
-        train, test = (np.flatnonzero(rows & treated) for rows in (folds != fold, folds == fold))
         self.family = get_family(model)
-        self.config = override(self.family.presets[preset], settings)
-        preprocessing = self.family.fit_preprocessing(dataset.signatures.take(train), self.config, 0)
-        features = Inference(preprocessing)(dataset.signatures.inputs())
-        self.data = FoldData(preprocessing, features, dataset.targets, train, test)
-        prior = np.broadcast_to(self.data.prior, (len(test), dataset.targets.shape[1]))
-        print(f"fold {fold} of 5, drugs held out, {len(test)} treated rows")
+        self.hyperparameters = override(self.family.presets[preset], settings)
+        architecture, recipe = self.hyperparameters.architecture, self.hyperparameters.recipe
+        self.rows = make_folds(dataset, Validation(seed=fold_seed), recipe.train_on_controls)[fold]
+        signatures = dataset.signatures
+        preprocessing = self.family.fit_preprocessing(signatures.take(self.rows.train), architecture, 0)
+        features = Inference(preprocessing)(signatures.inputs())
+        self.data = NetworkData(preprocessing, features, dataset.targets, self.rows)
+        self.targets = dataset.targets
+        prior = np.broadcast_to(self.rows.prior, (len(self.rows.judged), len(self.rows.prior)))
+        print(f"fold {fold} of 5, drugs held out, {len(prior)} treated rows")
         print(f"{'column means':14} {self.log_loss(prior):.5f}", flush=True)
 
     @property
@@ -43,12 +47,12 @@ class HeldOutFold:
         return self.data.features["features"]
 
     def log_loss(self, predicted):
-        """Of probabilities for the held-out rows."""
-        return mean_log_loss(self.data.targets[self.data.held_out], predicted)
+        """Of probabilities for the judged rows."""
+        return mean_log_loss(self.targets[self.rows.judged], predicted)
 
     def train(self, seed):
         """Trains the project's network: its log loss and its number of epochs."""
         placement = Placement("none", None)
-        network, history = train_network(self.family, self.data, self.config, seed, placement)
-        rows = {name: values[self.data.held_out] for name, values in self.data.features.items()}
-        return self.log_loss(probabilities(Inference(network), rows)), len(history["epochs"])
+        network, history = train_network(self.family, self.data, self.hyperparameters, seed, placement)
+        predicted = probabilities(Inference(network), self.data.at(self.rows.judged))
+        return self.log_loss(predicted), len(history["epochs"])

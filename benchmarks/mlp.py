@@ -13,7 +13,7 @@ import argparse
 import sys
 import time
 
-from turns import THREADS, Contestant, compare, pin, take_turns
+from turns import THREADS, Contestant, all_rows, compare, pin, take_turns
 
 FEATURES, TARGETS, STEPS = 876, 206, 20
 DROPOUT = (0.15, 0.3, 0.25, 0.25)
@@ -33,12 +33,11 @@ def rows(batch_size):
 
 def train_project(batch_size, threads, options):
     import keras
-    import numpy as np
     import tensorflow as tf
 
     import moa_tf.models.mlp as mlp
-    from moa_tf.models.base import override
-    from moa_tf.training.fold import FoldData, train_network
+    from moa_tf.config import override
+    from moa_tf.training.network import NetworkData, train_network
     from moa_tf.training.reporter import Reporter
     from moa_tf.training.strategy import make_placement
 
@@ -54,8 +53,7 @@ def train_project(batch_size, threads, options):
     features, targets = rows(batch_size)
     inputs = keras.Input((FEATURES,), name="features")
     identity = keras.Model(inputs, {"features": inputs})
-    everything = np.arange(len(features))
-    data = FoldData(identity, {"features": features}, targets, everything, everything[:0])
+    data = NetworkData(identity, {"features": features}, targets, all_rows(targets))
     same = [
         f"epochs={EPOCHS}",
         f"batch_size={batch_size}",
@@ -65,8 +63,8 @@ def train_project(batch_size, threads, options):
         f"learning_rate={LEARNING_RATE}",
         f"weight_decay={WEIGHT_DECAY}",
     ]
-    config = override(mlp.PRESETS["one-cycle"], [*same, *options])
-    train_network(mlp.FAMILY, data, config, 0, make_placement("none"), reporter=Turns())
+    hyperparameters = override(mlp.PRESETS["one-cycle"], [*same, *options])
+    train_network(mlp.FAMILY, data, hyperparameters, 0, make_placement("none"), reporter=Turns())
 
 
 def train_torch(batch_size, threads, options):

@@ -77,8 +77,8 @@ def main() -> None:
     score, _ = fold.train(seed=1)
     print(f"moa-tf mlp, one-cycle    {score:.5f}   {time.perf_counter() - began:.0f} s", flush=True)
     began = time.perf_counter()
-    rows = fold.data.train, fold.data.held_out
-    predicted = train_peer(fold.x, fold.data.targets, *rows, arguments.epochs, arguments.peer_rate)
+    rows = fold.rows.train, fold.rows.judged
+    predicted = train_peer(fold.x, fold.targets, *rows, arguments.epochs, arguments.peer_rate)
     seconds = time.perf_counter() - began
     print(f"PyTorch, winners' recipe {fold.log_loss(predicted):.5f}   {seconds:.0f} s")
 

@@ -69,8 +69,9 @@ def export_model(root: Path, preset: str, folds: int) -> None:
     family = get_family("mlp")
     members = []
     for fold in range(folds):
-        preprocessing = family.fit_preprocessing(random_signatures(3000, fold), family.presets[preset], fold)
-        network = family.build(preprocessing, family.presets[preset], np.full(len(TARGETS), 0.003), fold)
+        architecture = family.presets[preset].architecture
+        preprocessing = family.fit_preprocessing(random_signatures(3000, fold), architecture, fold)
+        network = family.build(preprocessing, architecture, np.full(len(TARGETS), 0.003), fold)
         members.append((preprocessing, [network]))
     export(members, root, spec=SPEC, target_names=TARGETS, metadata={"simulated": True})
 

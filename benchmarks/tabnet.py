@@ -21,7 +21,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from turns import THREADS, Contestant, compare, pin, take_turns
+from turns import THREADS, Contestant, all_rows, compare, pin, take_turns
 
 FEATURES, TARGETS, BATCH, STEPS = 876, 206, 1024, 20
 SMOOTHING = 0.001
@@ -65,16 +65,15 @@ def make_ours(virtual_batch_size):
     import keras
 
     from moa_tf.models.base import output_bias
-    from moa_tf.models.tabnet import TabNetConfig
-    from moa_tf.models.tabnet_network import TabNet
+    from moa_tf.models.tabnet import PRESETS, TabNet
     from moa_tf.training.losses import SmoothedBinaryCrossentropy
     from moa_tf.training.optimizers import make_optimizer
 
-    config = TabNetConfig()
+    recipe = PRESETS["winners"].recipe
     bias = output_bias(np.full(TARGETS, 0.004))
     network = TabNet(FEATURES, TARGETS, virtual_batch_size=virtual_batch_size, output_bias=bias, seed=0)
     model = keras.Model(network.input, network.output)
-    model.compile(make_optimizer(config, 2e-2), SmoothedBinaryCrossentropy(SMOOTHING), jit_compile=False)
+    model.compile(make_optimizer(recipe, 2e-2), SmoothedBinaryCrossentropy(SMOOTHING), jit_compile=False)
     return network, model
 
 
@@ -83,9 +82,9 @@ def train_ours(arguments):
     import keras
     import tensorflow as tf
 
-    from moa_tf.models.base import override
+    from moa_tf.config import override
     from moa_tf.models.tabnet import FAMILY, PRESETS
-    from moa_tf.training.fold import FoldData, train_network
+    from moa_tf.training.network import NetworkData, train_network
     from moa_tf.training.reporter import Reporter
     from moa_tf.training.strategy import make_placement
 
@@ -97,13 +96,12 @@ def train_ours(arguments):
             self.began = take_turns(time.perf_counter() - self.began)
 
     x, y = random_data(STEPS * BATCH)
-    everything = np.arange(len(x))
     tf.config.threading.set_intra_op_parallelism_threads(THREADS)
     inputs = keras.Input((FEATURES,), name="features")
-    data = FoldData(keras.Model(inputs, {"features": inputs}), {"features": x}, y, everything, everything[:0])
+    data = NetworkData(keras.Model(inputs, {"features": inputs}), {"features": x}, y, all_rows(y))
     settings = ["epochs=100000", f"virtual_batch_size={arguments.virtual_batch_size}"]
-    config = override(PRESETS["winners"], [*settings, *arguments.set])
-    train_network(FAMILY, data, config, 0, make_placement("none"), reporter=Turns())
+    hyperparameters = override(PRESETS["winners"], [*settings, *arguments.set])
+    train_network(FAMILY, data, hyperparameters, 0, make_placement("none"), reporter=Turns())
 
 
 def train_peer(arguments):
@@ -119,7 +117,7 @@ def train_peer(arguments):
 
 
 def infer_ours(arguments):
-    from moa_tf.data.input import Inference
+    from moa_tf.training.inference import Inference
 
     network, _ = make_ours(arguments.virtual_batch_size)
     inference = Inference(network)
@@ -175,7 +173,7 @@ def quality(arguments):
 
     def train_theirs(seed):
         peer, settings = make_peer(arguments.virtual_batch_size, arguments.epochs, seed=seed)
-        (x, y), (train, test) = (fold.x, fold.data.targets), (fold.data.train, fold.data.held_out)
+        (x, y), (train, test) = (fold.x, fold.targets), (fold.rows.train, fold.rows.judged)
         score = [log_loss_metric()]
         peer.fit(x[train], y[train], eval_set=[(x[test], y[test])], eval_metric=score, **settings)
         logits = peer.predict(x[test]).astype(np.float64)
@@ -245,7 +243,7 @@ def explain_ours(rows):
 
     from moa_tf.data.schema import Signatures, SignatureSpec
     from moa_tf.explanation.importance import explain_table
-    from moa_tf.models.tabnet_network import build_explainer
+    from moa_tf.models.tabnet import build_explainer
 
     network, _ = make_ours(128)
     model = build_explainer(network)
