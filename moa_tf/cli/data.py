@@ -17,8 +17,15 @@ def data() -> None:
 
 @data.command()
 @click.argument("directory", metavar="DATA", type=click.Path(path_type=Path))
+@click.option(
+    "--missing",
+    type=click.Choice(["refuse", "median"]),
+    default="refuse",
+    show_default=True,
+    help="median: missing genes and cell lines are no fault, as for train.",
+)
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the figures here.")
-def check(directory: Path, json_file: Path | None) -> None:
+def check(directory: Path, missing: str, json_file: Path | None) -> None:
     """Prints what DATA holds, or every fault of its tables.
 
     DATA is a directory in the competition's layout: train_features and train_targets_scored, and, if there,
@@ -27,7 +34,7 @@ def check(directory: Path, json_file: Path | None) -> None:
     """
     from moa_tf.data.check import check
 
-    figures = check(directory)
+    figures = check(directory, missing == "median")
     print_table(f"{directory}{' (simulated)' * figures['simulated']}", ("what", "count"), _summary(figures))
     labels = figures["targets"]["positives_per_target"]
     ranked = sorted(labels.items(), key=lambda item: -item[1])
@@ -70,7 +77,12 @@ def _summary(figures: dict[str, Any]) -> list[tuple[str, Any]]:
     for name, counts in train.items():
         if isinstance(counts, dict):
             unit = " h" if name == "cp_time" else ""
+            if len(counts) > 12:
+                rows.append((f"  {name}, different values", len(counts)))
+                continue
             rows += [(f"  {name} {value}{unit}", count) for value, count in counts.items()]
+    if "missing" in train:
+        rows.append(("  missing values", train["missing"]))
     rows += [("genes", panel["genes"]), ("cell lines", panel["cells"])]
     if drugs:
         rows += [("drugs", drugs["drugs"])]

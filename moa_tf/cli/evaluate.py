@@ -128,7 +128,7 @@ def _controls(features: Path, sig_id: np.ndarray, tell: Callable[[str], None]) -
     from moa_tf.errors import InputError
 
     control: dict[str, bool] = {}
-    for chunk in iter_features(features, tell=tell):
+    for chunk in iter_features(features, tell=tell, missing=True):
         if chunk.cp_type is None:
             raise InputError(f"{features.name}: column cp_type is missing, expected it to tell the controls")
         control.update(zip(chunk.sig_id, chunk.control, strict=True))

@@ -49,6 +49,13 @@ SAMPLE = 3000
     "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any hyperparameter; repeatable."
 )
 @click.option(
+    "--missing",
+    type=click.Choice(["refuse", "median"]),
+    default="refuse",
+    show_default=True,
+    help="Missing genes and cell lines: the medians of each fold's training rows stand in for them.",
+)
+@click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
     default="float32",
@@ -90,6 +97,7 @@ def train(
     epochs: int | None,
     batch_size: int | None,
     assignments: tuple[str, ...],
+    missing: str,
     precision: str,
     seed: int,
     out: Path | None,
@@ -108,6 +116,7 @@ def train(
       moa-tf train                                            the simulated sample
       moa-tf train --data lish-moa --strategy mirrored        on all GPUs
       moa-tf train --data lish-moa --only-fold 0 --epochs 10 --set learning_rate=3e-3
+      moa-tf train --data nci60 --missing median              viability alone, with gaps
       moa-tf train --data lish-moa --out runs/a --resume      go on after a kill
     """
     if resume and out is None:
@@ -135,7 +144,7 @@ def train(
     with LiveReporter() as reporter:
         if strategy != "multi-worker" and os.environ.get("TF_CONFIG"):
             reporter.message(f"TF_CONFIG is set, and not used by --strategy {strategy}")
-        dataset = _load(data, seed, reporter.message)
+        dataset = _load(data, seed, missing == "median", reporter.message)
         chosen = preset or family.choose_preset(len(dataset))
         if chosen not in family.presets:
             raise InputError(f"--preset {chosen}: expected one of {', '.join(family.presets)}")
@@ -259,7 +268,7 @@ def _title(metrics: dict[str, Any], preset: str) -> str:
     return ", ".join([f"preset {preset}", what, *notes])
 
 
-def _load(data: Path | None, seed: int, tell: Any) -> Any:
+def _load(data: Path | None, seed: int, missing: bool, tell: Any) -> Any:
     if data is None:
         from moa_tf.data.simulate import simulate
 
@@ -269,7 +278,7 @@ def _load(data: Path | None, seed: int, tell: Any) -> Any:
         return simulate(SAMPLE, seed)
     from moa_tf.data.read import read_dataset
 
-    dataset = read_dataset(data)
+    dataset = read_dataset(data, missing)
     for warning in dataset.notes.get("warnings", ()):
         tell(warning)
     if dataset.simulated:

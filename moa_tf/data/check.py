@@ -10,17 +10,18 @@ import numpy as np
 from moa_tf.data.faults import Faults
 from moa_tf.data.read import read_dataset, read_features
 from moa_tf.data.scan import Tell
-from moa_tf.data.schema import DOSES, TYPES, Dataset, Signatures
+from moa_tf.data.schema import Dataset, Signatures
 from moa_tf.data.tables import find_table
 from moa_tf.errors import InputError
 
 
-def check(directory: str | Path) -> dict[str, Any]:
+def check(directory: str | Path, missing: bool = False) -> dict[str, Any]:
     """Reads and checks every table of a directory in the competition's layout.
 
     Args:
         directory: as for `read_dataset`; `test_features` is checked too, if there, against the panel of
             `train_features`.
+        missing: whether features may have missing values.
 
     Returns:
         Plain values, for a table or a JSON file: `source`, `simulated`, `fingerprint`, `warnings`,
@@ -36,11 +37,11 @@ def check(directory: str | Path) -> dict[str, Any]:
     faults: list[str] = []
     told: list[str] = []
     try:
-        dataset = read_dataset(directory)
+        dataset = read_dataset(directory, missing)
     except InputError as error:
         faults.append(str(error))
     try:
-        test = _read_test(directory, dataset, told.append)
+        test = _read_test(directory, dataset, missing, told.append)
     except InputError as error:
         faults.append(str(error))
     if faults:
@@ -51,7 +52,7 @@ def check(directory: str | Path) -> dict[str, Any]:
     return figures | {"test": None if test is None else count_signatures(test)}
 
 
-def _read_test(directory: Path, dataset: Dataset | None, tell: Tell) -> Signatures | None:
+def _read_test(directory: Path, dataset: Dataset | None, missing: bool, tell: Tell) -> Signatures | None:
     if not directory.is_dir():
         return None
     faults = Faults()
@@ -60,7 +61,7 @@ def _read_test(directory: Path, dataset: Dataset | None, tell: Tell) -> Signatur
     if path is None:
         return None
     # Where the training table is at fault, its panel is not known; the test table is checked by itself.
-    return read_features(path, dataset.signatures.spec if dataset else None, tell)
+    return read_features(path, dataset.signatures.spec if dataset else None, tell, missing)
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
@@ -87,17 +88,22 @@ def describe(dataset: Dataset) -> dict[str, Any]:
 
 
 def count_signatures(signatures: Signatures) -> dict[str, Any]:
-    """`rows`, `controls`, and how many rows each `cp_type`, `cp_time` and `cp_dose` has, where known."""
+    """`rows`, `controls`, how many rows each type, time, dose and cell line has, where known, and values `missing`."""
     figures: dict[str, Any] = {"rows": len(signatures), "controls": int(signatures.control.sum())}
-    for name, choices in (("cp_type", TYPES), ("cp_dose", DOSES)):
+    spec = signatures.spec
+    for name, words in spec.codes.items():
         codes = getattr(signatures, name)
-        if codes is not None:
-            figures[name] = dict(
-                zip(choices, np.bincount(codes, minlength=len(choices)).tolist(), strict=True)
-            )
-    if signatures.cp_time is not None:
-        hours, rows = np.unique(signatures.cp_time, return_counts=True)
-        figures["cp_time"] = {f"{hour:g}": int(count) for hour, count in zip(hours, rows, strict=True)}
+        figures[name] = dict(
+            zip(words, np.bincount(codes[codes >= 0], minlength=len(words)).tolist(), strict=True)
+        )
+    for name in ("cp_time", "cp_dose"):
+        if name in spec.treatment and name not in spec.codes:
+            values = getattr(signatures, name)
+            values, rows = np.unique(values[np.isfinite(values)], return_counts=True)
+            figures[name] = {f"{value:g}": int(count) for value, count in zip(values, rows, strict=True)}
+    if spec.missing:
+        kinds = [values for values in (signatures.genes, signatures.cells) if values is not None]
+        figures["missing"] = int(sum(np.isnan(values).sum() for values in kinds))
     return figures
 
 

@@ -11,17 +11,21 @@ import pandas as pd
 
 from moa_tf.data.faults import Faults
 from moa_tf.data.names import is_missing
-from moa_tf.data.schema import TREATMENT, SignatureSpec
+from moa_tf.data.schema import HOURS_ABOVE, MICROMOLAR_ABOVE, TREATMENT, TYPE_PREFIXES, TYPES, SignatureSpec
 from moa_tf.data.tables import Chunk
 
 _NUMBERED = re.compile(r"[gc]-(\d+)")
+_HOURS = re.compile(r"(.*?)\s*(?:h|hr|hrs|hour|hours)", re.IGNORECASE)
+MISSING = "missing or NaN"
+"""What the fault of a missing value is called."""
 _TRUTH = {"true": "1", "false": "0"}
 
 
-def discover_spec(columns: Sequence[str]) -> SignatureSpec:
+def discover_spec(columns: Sequence[str], missing: bool = False) -> SignatureSpec:
     """The panel of a features table: its `g-*`, `c-*` and `cp_*` columns, whatever their order.
 
-    Numbered columns come in the order of their numbers, others after them in the order of their names.
+    Numbered columns come in the order of their numbers, others after them in the order of their names. The levels of
+    dose and the cell lines are not known from the columns.
     """
 
     def place(name: str) -> tuple[int, int, str]:
@@ -30,7 +34,8 @@ def discover_spec(columns: Sequence[str]) -> SignatureSpec:
 
     genes = sorted((name for name in columns if name.startswith("g-")), key=place)
     cells = sorted((name for name in columns if name.startswith("c-")), key=place)
-    return SignatureSpec(tuple(genes), tuple(cells), tuple(name for name in TREATMENT if name in columns))
+    treatment = tuple(name for name in TREATMENT if name in columns)
+    return SignatureSpec(tuple(genes), tuple(cells), treatment, missing=missing)
 
 
 def report(
@@ -64,7 +69,12 @@ def report(
 
 
 def read_numbers(
-    chunk: Chunk, names: Sequence[str], faults: Faults, expected: str, bools: bool = False
+    chunk: Chunk,
+    names: Sequence[str],
+    faults: Faults,
+    expected: str,
+    bools: bool = False,
+    missing: bool = False,
 ) -> np.ndarray:
     """Columns as one matrix, every cell checked.
 
@@ -74,9 +84,10 @@ def read_numbers(
         faults: gets the cells that are missing, infinite or no number.
         expected: what was expected, for the message.
         bools: take a column of truth values for 0 and 1.
+        missing: whether a value may be missing.
 
     Returns:
-        [n, len(names)] float32; NaN or infinite where a fault was reported.
+        [n, len(names)] float32; NaN where a value is missing; NaN or infinite where a fault was reported.
     """
     frame, texts = chunk.frame, {}
     kinds = dict(zip(frame.columns, (dtype.kind for dtype in frame.dtypes), strict=True))
@@ -92,7 +103,8 @@ def read_numbers(
         wrong = ~np.isfinite(values)
         for j in np.flatnonzero(wrong.any(0)):
             at = np.flatnonzero(wrong[:, j])
-            _report_not_finite(chunk, names[j], at, values[:, j], texts.get(names[j]), expected, faults)
+            text = texts.get(names[j])
+            _report_not_finite(chunk, names[j], at, values[:, j], text, expected, faults, missing)
     return values
 
 
@@ -114,6 +126,7 @@ def _report_not_finite(
     text: np.ndarray | None,
     expected: str,
     faults: Faults,
+    may_miss: bool,
 ) -> None:
     infinite = at[np.isinf(values[at])]
     rest = at[np.isnan(values[at])]
@@ -121,7 +134,7 @@ def _report_not_finite(
     missing = rest if text is None else np.array([i for i in rest if is_missing(text[i])], int)
     words = np.setdiff1d(rest, missing)
     for what, rows, shown in (
-        ("missing or NaN", missing, text),
+        (MISSING, missing[:0] if may_miss else missing, text),
         ("infinite", infinite, text),
         ("not a number", words, text),
     ):
@@ -141,21 +154,96 @@ def read_labels(chunk: Chunk, names: Sequence[str], faults: Faults) -> np.ndarra
     return values
 
 
-def read_codes(chunk: Chunk, name: str, choices: tuple[str, ...], faults: Faults) -> np.ndarray:
-    """[n] int32 index into `choices` of a text column; -1 where a fault was reported."""
-    text = chunk.frame[name]
-    codes = pd.Categorical(text, categories=list(choices)).codes.astype(np.int32)
+def read_types(chunk: Chunk, faults: Faults) -> np.ndarray:
+    """[n] int32 index into `TYPES` of `cp_type`, by what it begins with; −1 where a fault was reported."""
+    text = chunk.frame["cp_type"]
+    codes = np.full(len(text), -1, np.int32)
+    for code, prefix in enumerate(TYPE_PREFIXES):
+        codes[text.str.startswith(prefix).to_numpy(bool) & (text.str.len() > len(prefix)).to_numpy(bool)] = (
+            code
+        )
     if (codes < 0).any():
-        report(chunk, name, "unknown", np.flatnonzero(codes < 0), text.tolist(), " or ".join(choices), faults)
+        expected = f"{' or '.join(TYPES)} (or another type of the Connectivity Map, trt_… or ctl_…)"
+        report(chunk, "cp_type", "unknown", np.flatnonzero(codes < 0), text.tolist(), expected, faults)
     return codes
 
 
 def read_time(chunk: Chunk, faults: Faults) -> np.ndarray:
-    """[n] float32 hours; a time that is not above 0 is a fault."""
+    """[n] float32 hours, written as `24` or `24 h`; a time that is not above 0 is a fault."""
+    column = chunk.frame["cp_time"]
+    if column.dtype.kind not in "iuf":
+        number = [_HOURS.fullmatch(str(value).strip()) for value in column]
+        shown = [
+            str(value) if match is None else match[1] for value, match in zip(column, number, strict=True)
+        ]
+        chunk = Chunk(
+            chunk.file, chunk.frame.assign(cp_time=np.array(shown, object)), chunk.row, chunk.decimal
+        )
     hours = read_numbers(chunk, ["cp_time"], faults, "hours above 0")[:, 0]
-    if (hours <= 0).any():
-        report(chunk, "cp_time", "not above 0", np.flatnonzero(hours <= 0), hours, "hours above 0", faults)
+    if (hours <= HOURS_ABOVE).any():
+        at = np.flatnonzero(hours <= HOURS_ABOVE)
+        report(chunk, "cp_time", f"not above {HOURS_ABOVE}", at, hours, "hours above 0", faults)
     return hours
+
+
+class Words:
+    """The words of a treatment column over all chunks, and what they turn out to be: levels, or numbers."""
+
+    def __init__(self, words: Sequence[str] = ()) -> None:
+        self._place = {word: place for place, word in enumerate(words)}
+
+    def read(self, chunk: Chunk, name: str) -> np.ndarray:
+        """[n] int32 places of the chunk's words in the order of their first appearance; −1 for a missing one."""
+        text = chunk.frame[name]
+        codes = np.array(
+            [-1 if is_missing(word) else self._place.setdefault(word, len(self._place)) for word in text],
+            np.int32,
+        )
+        return codes
+
+    @property
+    def words(self) -> list[str]:
+        return list(self._place)
+
+    def numbers(self) -> np.ndarray | None:
+        """[words] float64 where each word is a finite number above 0; else None."""
+        values = pd.to_numeric(pd.Series(self.words, dtype=object), errors="coerce").to_numpy(np.float64)
+        return values if len(values) and (np.isfinite(values) & (values > MICROMOLAR_ABOVE)).all() else None
+
+    def levels(self) -> tuple[tuple[str, ...], np.ndarray]:
+        """The words in order, numbers within them by their size, and the place of each of `words` in there."""
+
+        def key(word: str) -> list[tuple[int, float, str]]:
+            parts = re.split(r"(\d+(?:\.\d+)?)", word)
+            return [(0, float(part), "") if i % 2 else (1, 0.0, part) for i, part in enumerate(parts)]
+
+        ordered = sorted(self.words, key=key)
+        place = {word: i for i, word in enumerate(ordered)}
+        return tuple(ordered), np.array([place[word] for word in self.words], np.int32)
+
+
+def encode_words(
+    chunk: Chunk, name: str, known: Sequence[str], control: np.ndarray, faults: Faults
+) -> np.ndarray:
+    """[n] int32 places in `known` of a column's words, −1 for others: a fault, unless the row is a control."""
+    text = chunk.frame[name]
+    codes = pd.Categorical(text, categories=list(known)).codes.astype(np.int32)
+    wrong = np.flatnonzero((codes < 0) & ~control)
+    if len(wrong):
+        report(chunk, name, "unknown", wrong, text.tolist(), " or ".join(known), faults)
+    return codes
+
+
+def read_micromolar(chunk: Chunk, control: np.ndarray, faults: Faults) -> np.ndarray:
+    """[n] float32 µM of `cp_dose`; NaN for a control that has none. Else a fault, as is a dose not above 0."""
+    dose = read_numbers(chunk, ["cp_dose"], faults, "a dose in µM above 0", missing=True)[:, 0]
+    wrong = ~(dose > MICROMOLAR_ABOVE) & ~control
+    if wrong.any():
+        what, expected = f"missing or not above {MICROMOLAR_ABOVE}", "a dose in µM above 0"
+        report(
+            chunk, "cp_dose", what, np.flatnonzero(wrong), chunk.frame["cp_dose"].tolist(), expected, faults
+        )
+    return np.where(dose > MICROMOLAR_ABOVE, dose, np.float32(np.nan))
 
 
 def read_names(chunk: Chunk, name: str, faults: Faults) -> np.ndarray:

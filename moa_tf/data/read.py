@@ -38,15 +38,18 @@ def _ignore(line: str) -> None:
     """Tells nobody."""
 
 
-def read_features(path: str | Path, spec: SignatureSpec | None = None, tell: Tell = _ignore) -> Signatures:
+def read_features(
+    path: str | Path, spec: SignatureSpec | None = None, tell: Tell = _ignore, missing: bool = False
+) -> Signatures:
     """Reads a features table.
 
     Args:
         path: a `.csv`, `.csv.gz` or `.parquet` file.
         spec: the panel to read; its columns are found by name and others are ignored. None takes the panel
-            that the table has: `g-*`, `c-*`, and `cp_type`, `cp_time`, `cp_dose`.
+            that the table has: `g-*`, `c-*`, and `cp_type`, `cp_time`, `cp_dose`, `cp_cell`.
         tell: gets one line, if there is something to say: which columns are not used, and how the file is
             read if not as plain CSV.
+        missing: where no panel says it, whether features may have missing values.
 
     Returns:
         The signatures, in the file's order.
@@ -56,14 +59,18 @@ def read_features(path: str | Path, spec: SignatureSpec | None = None, tell: Tel
     """
     faults = Faults()
     table = open_table(Path(path), faults)
-    signatures = load_features(table, spec, faults, tell)
+    signatures = load_features(table, spec, faults, tell, missing)
     faults.raise_if_any()
     assert signatures is not None
     return signatures
 
 
 def iter_features(
-    path: str | Path, spec: SignatureSpec | None = None, rows: int = ROWS, tell: Tell = _ignore
+    path: str | Path,
+    spec: SignatureSpec | None = None,
+    rows: int = ROWS,
+    tell: Tell = _ignore,
+    missing: bool = False,
 ) -> Iterator[Signatures]:
     """Reads a features table in chunks of at most `rows` signatures, in memory that does not grow with it.
 
@@ -75,13 +82,14 @@ def iter_features(
         spec: as for `read_features`.
         rows: the most signatures a chunk has.
         tell: as for `read_features`; called before the first chunk.
+        missing: as for `read_features`.
 
     Raises:
         InputError: one line for each fault of the file.
     """
     faults = Faults()
     table = open_table(Path(path), faults)
-    for chunk in scan_features(table, spec, faults, tell, rows):
+    for chunk in scan_features(table, spec, faults, tell, rows, missing):
         if not faults:
             yield chunk
     faults.raise_if_any()
@@ -123,12 +131,16 @@ def read_predictions(path: str | Path, tell: Tell = _ignore) -> Targets:
     return predictions
 
 
-def read_dataset(directory: str | Path) -> Dataset:
+def read_dataset(directory: str | Path, missing: bool = False) -> Dataset:
     """Reads the training tables of a directory in the competition's layout.
 
     `train_features` and `train_targets_scored` must be there, `train_targets_nonscored` and `train_drug` may
     be; each as `.csv`, `.csv.gz` or `.parquet`. Rows belong together by `sig_id`, columns by name; the order
     of `train_features` is kept.
+
+    Args:
+        directory: where the tables are.
+        missing: whether features may have missing values.
 
     Returns:
         The dataset. `notes["ignored_columns"]` lists columns of the features that are no part of the panel,
@@ -148,7 +160,7 @@ def read_dataset(directory: str | Path) -> Dataset:
         return open_table(path, faults) if path else None
 
     source = table("train_features", True)
-    signatures = load_features(source, None, faults, told.append)
+    signatures = load_features(source, None, faults, told.append, missing)
     scored = load_targets(table("train_targets_scored", True), faults, told.append, labels=True)
     nonscored = load_targets(table("train_targets_nonscored", False), faults, told.append, labels=True)
     drugs = load_drugs(table("train_drug", False), faults, told.append)

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from moa_tf.data.columns import (
+    MISSING,
     UniqueIds,
+    Words,
     discover_spec,
-    read_codes,
+    encode_words,
     read_labels,
+    read_micromolar,
     read_names,
     read_numbers,
     read_time,
+    read_types,
     report,
 )
 from moa_tf.data.faults import COLUMNS, EXAMPLES, Faults
 from moa_tf.data.names import find_near_misses, find_spellings, shorten
-from moa_tf.data.schema import DOSES, TREATMENT, TYPES, Signatures, SignatureSpec
+from moa_tf.data.schema import CONTROL, DOSES, TREATMENT, Signatures, SignatureSpec
 from moa_tf.data.tables import ROWS, Chunk, Table
 from moa_tf.errors import InputError
 
@@ -30,9 +34,8 @@ RESERVED = ("fold",)
 Tell = Callable[[str], None]
 """Gets one line for each file of which something is ignored, or which is read in an unusual way."""
 
-_FIELDS = ("sig_id", "genes", "cells", "cp_type", "cp_time", "cp_dose")
+_FIELDS = ("sig_id", "genes", "cells", *TREATMENT)
 _LOAD_ROWS = 8192  # Fewer chunks than in streaming, as pandas takes 60 ms for each, whatever its size.
-_TEXT = ("sig_id", "cp_type", "cp_dose")
 
 
 @dataclass(frozen=True)
@@ -68,52 +71,138 @@ def rows_at(values: np.ndarray, have: np.ndarray, want: np.ndarray) -> np.ndarra
 
 
 def scan_features(
-    table: Table | None, spec: SignatureSpec | None, faults: Faults, tell: Tell, rows: int = ROWS
+    table: Table | None,
+    spec: SignatureSpec | None,
+    faults: Faults,
+    tell: Tell,
+    rows: int = ROWS,
+    missing: bool = False,
 ) -> Iterator[Signatures]:
-    """Streams a features table; None for `spec` takes the panel that the table has."""
+    """Streams a features table; None for `spec` takes the panel that the table has.
+
+    Without `spec` the levels of dose and the cell lines are known only when all is read: each chunk's panel has those
+    so far, in the order in which they appeared, and the last one's are put in order by `load_features`.
+    """
     if table is None:
         return
     known = ("sig_id", *(TREATMENT if spec is None else spec.columns))
-    panel = spec is None
-    spec = spec or discover_spec(table.columns)
-    missing = _check_columns(table, ("sig_id", *spec.columns), known, faults, panel)
-    if not spec.genes and ("sig_id" not in missing or any(name in known for name in table.columns)):
-        what = "no expression columns, expected columns named g-*"
-        faults.add(table.path.name, what if "sig_id" in missing else f"{what}; {table.show_header()}")
-    if "sig_id" in missing:
+    given = spec
+    spec = discover_spec(table.columns, missing) if spec is None else spec
+    lost = _check_columns(table, ("sig_id", *spec.columns), known, faults, panel=given is None)
+    if not spec.features and ("sig_id" not in lost or any(name in known for name in table.columns)):
+        what = "no expression and no viability, expected columns named g-* or c-*"
+        faults.add(table.path.name, what if "sig_id" in lost else f"{what}; {table.show_header()}")
+    if "sig_id" in lost:
         return
     _remark(table, ("sig_id", *spec.columns), tell, faults)
     # What is there is checked all the same, to report every fault at once.
-    have = [name for name in ("sig_id", *spec.columns) if name not in missing]
+    have = [name for name in ("sig_id", *spec.columns) if name not in lost]
     genes, cells = ([name for name in names if name in have] for names in (spec.genes, spec.cells))
-    treatment = tuple(name for name in spec.treatment if name in have)
-    ids = UniqueIds()
-    for chunk in table.chunks(have, [name for name in _TEXT if name in have], faults, rows):
+    spec = replace(
+        spec,
+        genes=tuple(genes),
+        cells=tuple(cells),
+        treatment=tuple(name for name in spec.treatment if name in have),
+    )
+    ids, treatment = UniqueIds(), _Treatment(spec, given is not None)
+    text = ["sig_id", *(name for name in ("cp_type", "cp_dose", "cp_cell") if name in have)]
+    if given is not None and not spec.doses:
+        text = [name for name in text if name != "cp_dose"]
+    for chunk in table.chunks(have, text, faults, rows):
         sig_id = ids.read(chunk, faults)
-        values = read_numbers(chunk, genes + cells, faults, "a finite number")
+        values = read_numbers(chunk, genes + cells, faults, _NUMBER, missing=spec.missing)
+        read = treatment.read(chunk, faults)
         yield Signatures(
-            SignatureSpec(tuple(genes), tuple(cells), treatment),
+            treatment.spec,
             sig_id,
-            values[:, : len(genes)],
+            values[:, : len(genes)] if genes else None,
             values[:, len(genes) :] if cells else None,
-            read_codes(chunk, "cp_type", TYPES, faults) if "cp_type" in have else None,
-            read_time(chunk, faults) if "cp_time" in have else None,
-            read_codes(chunk, "cp_dose", DOSES, faults) if "cp_dose" in have else None,
+            **read,
+        )
+    count, columns = faults.count(table.path.name, MISSING, _NUMBER)
+    if count:
+        faults.add(
+            table.path.name,
+            f"{count} values are missing in {columns} {'column' if columns == 1 else 'columns'}, expected none; a model "
+            "trained with --missing median takes them",
         )
 
 
+_NUMBER = "a finite number"
+
+
+class _Treatment:
+    """Reads the treatment columns: by a panel's words, or by what the table turns out to have."""
+
+    def __init__(self, spec: SignatureSpec, known: bool) -> None:
+        self.spec, self.known = spec, known
+        self.words = {
+            name: Words() for name in ("cp_dose", "cp_cell") if name in spec.treatment and not known
+        }
+
+    def read(self, chunk: Chunk, faults: Faults) -> dict[str, np.ndarray]:
+        have, read = self.spec.treatment, {}
+        if "cp_type" in have:
+            read["cp_type"] = read_types(chunk, faults)
+        control = read["cp_type"] == CONTROL if "cp_type" in have else np.zeros(len(chunk.frame), bool)
+        if "cp_time" in have:
+            read["cp_time"] = read_time(chunk, faults)
+        for name in ("cp_dose", "cp_cell"):
+            if name not in have:
+                continue
+            if not self.known:
+                read[name] = self.words[name].read(chunk, name)
+                if name == "cp_dose" and (wrong := np.flatnonzero((read[name] < 0) & ~control)).size:
+                    report(chunk, name, "missing", wrong, chunk.frame[name].tolist(), "a dose", faults)
+            elif name == "cp_cell":
+                # A model has a place for cell lines that it has never seen.
+                read[name] = encode_words(chunk, name, self.spec.cell_lines, np.ones_like(control), faults)
+            elif self.spec.doses:
+                read[name] = encode_words(chunk, name, self.spec.doses, control, faults)
+            else:
+                read[name] = read_micromolar(chunk, control, faults)
+        if self.words:
+            found = {{"cp_dose": "doses", "cp_cell": "cell_lines"}[name]: tuple(words.words)
+                     for name, words in self.words.items()}  # fmt: skip
+            self.spec = replace(self.spec, **found)
+        return read
+
+
+def _settle(signatures: Signatures) -> Signatures:
+    """With the levels in their order, or the doses as numbers, once all of them are known."""
+    spec, changes = signatures.spec, {}
+    for name, field in (("cp_dose", "doses"), ("cp_cell", "cell_lines")):
+        codes = getattr(signatures, name)
+        if codes is None:
+            continue
+        words = Words(getattr(spec, field))
+        numbers = words.numbers() if name == "cp_dose" else None
+        if numbers is not None:
+            spec = replace(spec, doses=())
+            changes[name] = np.append(numbers, np.nan).astype(np.float32)[codes]
+            continue
+        levels, place = words.levels()
+        if name == "cp_dose" and set(levels) <= set(DOSES):
+            place = np.array([DOSES.index(word) for word in words.words], np.int32)
+            levels = DOSES
+        spec = replace(spec, **{field: levels})
+        changes[name] = np.append(place, np.int32(-1))[codes]
+    return replace(signatures, spec=spec, **changes)
+
+
 def load_features(
-    table: Table | None, spec: SignatureSpec | None, faults: Faults, tell: Tell
+    table: Table | None, spec: SignatureSpec | None, faults: Faults, tell: Tell, missing: bool = False
 ) -> Signatures | None:
     """The whole of a features table; None where there is nothing to return."""
     loaded: dict[str, _Growing] = {name: _Growing() for name in _FIELDS}
     chunk = None
-    for chunk in scan_features(table, spec, faults, tell, _LOAD_ROWS):
+    for chunk in scan_features(table, spec, faults, tell, _LOAD_ROWS, missing):
         for name, values in loaded.items():
             values.append(getattr(chunk, name))
     if chunk is None:
         return None
-    return Signatures(chunk.spec, **{name: values.array for name, values in loaded.items()})
+    signatures = Signatures(chunk.spec, **{name: values.array for name, values in loaded.items()})
+    return signatures if spec is not None else _settle(signatures)
 
 
 class _Growing:

@@ -136,6 +136,7 @@ def _source(
 
 
 def _placeholder(spec: SignatureSpec) -> Signatures:
-    # Ones, as no time is 0; the code 1 is among those of every category.
-    inputs = {name: np.ones((1, *shape), dtype) for name, (shape, dtype) in spec.inputs.items()}
+    # No time and no dose is 0, and every category has a code 0.
+    make = {"int32": np.zeros, "float32": np.ones}
+    inputs = {name: make[dtype]((1, *shape), dtype) for name, (shape, dtype) in spec.inputs.items()}
     return Signatures(spec, np.array(["none"], object), **inputs)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moa_tf.config import Config, Recipe
+from moa_tf.config import Config, Recipe, require
 from moa_tf.data.prior import PRIOR_FLOOR
 from moa_tf.data.schema import SignatureSpec
 from moa_tf.errors import InputError
@@ -30,7 +30,18 @@ Explainer = Callable[[Tensors], Tensors]
 
 @dataclass(frozen=True)
 class ModelConfig(Config):
-    """An architecture's hyperparameters; each family has its own."""
+    """An architecture's hyperparameters; each family has its own.
+
+    Attributes:
+        max_missing: with `--missing median`, the largest share of missing values among the training rows with which a
+            feature is still used.
+    """
+
+    max_missing: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 <= self.max_missing <= 1, "max_missing", self.max_missing, "in [0, 1]")
 
     def check(self, recipe: Recipe) -> None:
         """Refuses a recipe that does not suit this architecture.

@@ -9,11 +9,13 @@ import keras
 import numpy as np
 
 from moa_tf.config import require
-from moa_tf.data.schema import Signatures
+from moa_tf.data.schema import TREATMENT, Signatures
 from moa_tf.errors import InputError
 from moa_tf.models.base import ModelConfig
 from moa_tf.preprocessing import (
-    DoseEncoding,
+    LogDose,
+    MedianImputation,
+    OneHot,
     PrincipalComponents,
     QuantileToNormal,
     RowStatistics,
@@ -36,7 +38,7 @@ class TabularConfig(ModelConfig):
         gene_components: principal components of the scaled genes; 0 for none.
         cell_components: principal components of the scaled cells; 0 for none.
         row_statistics: add mean, standard deviation, skewness, kurtosis of the scaled genes and cells.
-        treatment: feed dose and time.
+        treatment: feed dose, time and cell line.
     """
 
     scaling: Literal["rank-gauss", "standard"] = "rank-gauss"
@@ -71,13 +73,14 @@ def fit_preprocessing(signatures: Signatures, config: TabularConfig, seed: int) 
 
     Returns:
         Keras model from those of the panel's inputs that are used to `{"features": [B, F] float32}`.
-        The order: genes, cells, gene components, cell components, gene statistics, cell statistics, time, dose.
+        The order: genes, cells, gene components, cell components, gene statistics, cell statistics, time, dose, cell
+        line.
 
     Raises:
         InputError: no feature varies.
     """
     spec = signatures.spec
-    treatment = ("cp_time", "cp_dose") if config.treatment else ()
+    treatment = TREATMENT if config.treatment else ()
     inputs = make_inputs(spec, ("genes", "cells", *treatment))
     components = {"genes": config.gene_components, "cells": config.cell_components}
     kept, scaled, projected, statistics = [], [], [], []
@@ -85,16 +88,16 @@ def fit_preprocessing(signatures: Signatures, config: TabularConfig, seed: int) 
         if kind not in inputs:
             continue
         keep = VarianceThreshold(config.variance_threshold, name=f"{kind}_varying")
-        values = getattr(signatures, kind)
+        values, filled = fill_missing(inputs[kind], signatures, kind, config)
         try:
             keep.adapt(values)
         except ValueError:
             continue  # A kind that does not vary over these rows says nothing.
         kept.append(kind)
-        values = values[:, keep.columns]
+        varying = values[:, keep.columns]
         scale = _scaling(config, f"{kind}_scaled")
-        scale.adapt(values)
-        symbol = scale(keep(inputs[kind]))
+        scale.adapt(varying)
+        symbol = scale(keep(filled))
         if config.keep_scaled:
             scaled.append(symbol)
         if components[kind]:
@@ -114,6 +117,29 @@ def fit_preprocessing(signatures: Signatures, config: TabularConfig, seed: int) 
     return keras.Model(read, {"features": features}, name="preprocessing")
 
 
+def fill_missing(
+    symbol: keras.KerasTensor, signatures: Signatures, kind: str, config: ModelConfig
+) -> tuple[np.ndarray, keras.KerasTensor]:
+    """The features of a kind without missing values, where the panel may have some; else as they are.
+
+    Args:
+        symbol: the input `kind`.
+        signatures: the training fold's rows.
+        kind: `genes` or `cells`.
+        config: says how much may be missing.
+
+    Returns:
+        [N, F] float32 values, and the symbol for the same of a batch.
+    """
+    values = getattr(signatures, kind)
+    if not signatures.spec.missing:
+        return values, symbol
+    fill = MedianImputation(config.max_missing, name=f"{kind}_filled", dtype="float32")
+    fill.adapt(values)
+    median, used = (keras.ops.convert_to_numpy(weight) for weight in (fill.median, fill.used))
+    return np.where(np.isnan(values) | (used == 0), median, values), fill(symbol)
+
+
 def _apply(model: keras.Model, values: np.ndarray) -> np.ndarray:
     """The model's output for [N, F] values, some thousand rows at a time."""
     # predict() would set up a parallel input pipeline, which op determinism takes apart with error messages.
@@ -128,11 +154,16 @@ def _scaling(config: TabularConfig, name: str) -> keras.layers.Layer:
 
 
 def _treatment(inputs: dict[str, keras.KerasTensor], signatures: Signatures) -> list[keras.KerasTensor]:
-    parts = []
+    spec, parts = signatures.spec, []
     if "cp_time" in inputs:
         time = TimeEncoding(name="time")
         time.adapt(np.asarray(signatures.cp_time))
         parts.append(time(inputs["cp_time"]))
-    if "cp_dose" in inputs:
-        parts.append(DoseEncoding(name="dose")(inputs["cp_dose"]))
+    for name, words in (("cp_dose", spec.doses), ("cp_cell", spec.cell_lines)):
+        if name not in inputs:
+            continue
+        label = name.removeprefix("cp_")
+        encoding = OneHot(len(words), name=label) if name in spec.codes else LogDose(name=label)
+        encoding.adapt(np.asarray(getattr(signatures, name)))
+        parts.append(encoding(inputs[name]))
     return parts

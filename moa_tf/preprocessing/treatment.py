@@ -1,4 +1,4 @@
-"""Dose and time as numbers that a network can use."""
+"""Dose, time and cell line as numbers that a network can use."""
 
 from __future__ import annotations
 
@@ -49,16 +49,82 @@ class TimeEncoding(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="moa_tf")
-class DoseEncoding(keras.layers.Layer):
-    """One-hot of the dose's index into `moa_tf.data.DOSES`; an unknown dose (-1) is all zeros.
+class OneHot(keras.layers.Layer):
+    """One column per category that the training rows have: for levels of dose, and for cell lines.
 
-    Input shape: [B] int32. Output shape: [B, 2].
+    A category that was never trained on, or an unknown one (−1), is all zeros.
+
+    Args:
+        categories: their number.
+        seen: indices of those in the training rows; adapt() fills it in, None stands for all.
+
+    Input shape: [B] int32. Output shape: [B, categories].
     """
 
+    def __init__(self, categories: int, seen: list[int] | None = None, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.categories = int(categories)
+        self.seen = seen
+
+    def adapt(self, codes: np.ndarray) -> None:
+        """Takes the categories of [N] training rows."""
+        codes = np.unique(np.asarray(codes, np.int64))
+        self.seen = codes[codes >= 0].tolist()
+
     def call(self, inputs):
-        return ops.cast(
-            ops.expand_dims(inputs, -1) == np.arange(len(DOSES), dtype="int32"), self.compute_dtype
-        )
+        known = np.arange(self.categories, dtype="int32")
+        if self.seen is not None:
+            known = np.where(np.isin(known, self.seen), known, -2).astype("int32")
+        return ops.cast(ops.expand_dims(inputs, -1) == known, self.compute_dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return (*input_shape, len(DOSES))
+        return (*input_shape, self.categories)
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "categories": self.categories, "seen": self.seen}
+
+
+@keras.saving.register_keras_serializable(package="moa_tf")
+class DoseEncoding(OneHot):
+    """`OneHot` of the competition's two levels, as runs of version 0.1.0 name it."""
+
+    def __init__(self, categories: int = len(DOSES), seen: list[int] | None = None, **kwargs) -> None:
+        super().__init__(categories, seen, **kwargs)
+
+
+@keras.saving.register_keras_serializable(package="moa_tf")
+class LogDose(keras.layers.Layer):
+    """One column: (log₁₀ µM − mean) / deviation over the training rows; 0, the mean, where a dose is missing.
+
+    Args:
+        mean: of log₁₀ µM; adapt() fills it in.
+        deviation: likewise; 1 where the training rows have one dose only.
+
+    Input shape: [B] µM, above 0 or NaN. Output shape: [B, 1].
+    """
+
+    def __init__(self, mean: float | None = None, deviation: float | None = None, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.mean, self.deviation = mean, deviation
+
+    def adapt(self, micromolar: np.ndarray) -> None:
+        """Takes mean and deviation of [N] training rows' doses."""
+        logs = np.log10(np.asarray(micromolar, np.float64))
+        logs = logs[np.isfinite(logs)]
+        self.mean = float(logs.mean()) if len(logs) else 0.0
+        self.deviation = float(logs.std()) if len(logs) and logs.std() > 1e-6 else 1.0
+
+    def call(self, inputs):
+        if self.mean is None:
+            raise ValueError("LogDose is called before adapt()")
+        dose = ops.cast(inputs, "float32")
+        known = dose > 0  # false for NaN
+        logs = ops.log10(ops.where(known, dose, 1.0))
+        scaled = ops.where(known, (logs - self.mean) / self.deviation, 0.0)
+        return ops.cast(ops.expand_dims(scaled, -1), self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return (*input_shape, 1)
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "mean": self.mean, "deviation": self.deviation}

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from moa_tf.atomic import sync_tree, temporary_directory, to_plain
-from moa_tf.data.schema import CONTROL, DOSES, HOURS_ABOVE, TYPES, SignatureSpec
+from moa_tf.data.schema import CONTROL, HOURS_ABOVE, MICROMOLAR_ABOVE, TYPE_PREFIXES, SignatureSpec
 from moa_tf.errors import InputError
 from moa_tf.serving.versions import METADATA, check_root, latest_version, load_metadata, publish
 
@@ -34,9 +34,6 @@ __all__ = ["export", "latest_version", "load_metadata"]
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
-
-CODES = {"cp_type": TYPES, "cp_dose": DOSES}
-"""Inputs that are strings outside and indices into these inside."""
 
 Tensors = dict[str, "tf.Tensor"]
 Member = tuple["keras.Model", Sequence["keras.Model"]]
@@ -166,7 +163,7 @@ def _save(
 
     # An input's order is that of `spec.inputs`; a signature's own order is alphabetical.
     raw = {
-        name: tf.TensorSpec((None, *shape), tf.string if name in CODES else dtype, name)
+        name: tf.TensorSpec((None, *shape), tf.string if name in spec.codes else dtype, name)
         for name, (shape, dtype) in spec.inputs.items()
     }
     serialised = tf.TensorSpec((None,), tf.string, "examples")
@@ -246,13 +243,20 @@ def _encode(raw: Tensors, spec: SignatureSpec) -> Tensors:
     inputs = {}
     for name in spec.inputs:
         value = raw[name]
-        if name in CODES:
-            matches = value[:, None] == tf.constant(CODES[name])
+        if name in spec.codes:
+            value = _encode_words(name, value, spec.codes[name], inputs.get("cp_type"))
+        elif name in ("genes", "cells") and spec.missing:
             tf.debugging.Assert(
-                tf.reduce_all(tf.reduce_any(matches, 1)),
-                [f"{name}: expected one of {', '.join(CODES[name])}, got", value],
+                tf.logical_not(tf.reduce_any(tf.math.is_inf(value))),
+                [f"{name}: expected finite numbers, or NaN where one is missing"],
             )
-            value = tf.argmax(matches, 1, tf.int32)
+        elif name == "cp_dose":
+            fits = tf.logical_and(value > MICROMOLAR_ABOVE, tf.math.is_finite(value))
+            if "cp_type" in inputs:
+                fits = tf.logical_or(fits, inputs["cp_type"] == CONTROL)
+            tf.debugging.Assert(
+                tf.reduce_all(fits), [f"{name}: expected µM above {MICROMOLAR_ABOVE}, got", value]
+            )
         else:
             tf.debugging.Assert(
                 tf.reduce_all(tf.math.is_finite(value)), [f"{name}: expected finite numbers only"]
@@ -266,19 +270,39 @@ def _encode(raw: Tensors, spec: SignatureSpec) -> Tensors:
     return inputs
 
 
+def _encode_words(name: str, value: tf.Tensor, words: Sequence[str], cp_type: tf.Tensor | None) -> tf.Tensor:
+    """[B] int32 places in `words`, −1 for others: any cell line, and of a control any dose."""
+    import tensorflow as tf
+
+    if name == "cp_type":
+        matches = tf.stack([tf.strings.regex_full_match(value, f"{prefix}.+") for prefix in TYPE_PREFIXES], 1)
+        words = [f"{prefix}…" for prefix in TYPE_PREFIXES]
+    else:
+        matches = value[:, None] == tf.constant(words, tf.string, (len(words),))
+    known = tf.reduce_any(matches, 1)
+    fits = known
+    if name == "cp_cell":
+        fits = tf.ones_like(known)
+    elif name == "cp_dose" and cp_type is not None:
+        fits = tf.logical_or(known, cp_type == CONTROL)
+    tf.debugging.Assert(tf.reduce_all(fits), [f"{name}: expected one of {', '.join(words)}, got", value])
+    return tf.where(known, tf.argmax(matches, 1, tf.int32), -1)
+
+
 def _parse(examples: tf.Tensor, raw: Mapping[str, tf.TensorSpec]) -> Tensors:
     """The inputs of `serving_default` from [B] serialised tf.Example."""
     import tensorflow as tf
 
     examples = _check_shapes({"examples": examples}, {"examples": ()})["examples"]
+    numbers = [name for name in ("cp_time", "cp_dose") if name in raw and raw[name].dtype != tf.string]
     features = {
         name: tf.io.FixedLenFeature(spec.shape[1:], spec.dtype)
         for name, spec in raw.items()
-        if name != "cp_time"
+        if name not in numbers
     }
-    inputs = tf.io.parse_example(examples, features)
-    if "cp_time" in raw:
-        inputs["cp_time"] = _parse_number(examples, "cp_time")
+    inputs = tf.io.parse_example(examples, features) if features else {}
+    for name in numbers:
+        inputs[name] = _parse_number(examples, name)
     return inputs
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from moa_tf.atomic import check_file, replacing
-from moa_tf.data.schema import DOSES, TYPES, Signatures, SignatureSpec
+from moa_tf.data.schema import Signatures, SignatureSpec
 from moa_tf.errors import InputError
 from moa_tf.serving.versions import PATTERN, latest_version, load_metadata
 
@@ -87,9 +87,10 @@ def raw_inputs(signatures: Signatures) -> dict[str, Any]:
     """The named inputs of `serving_default`: tensors, with the strings of the table for the codes."""
     import tensorflow as tf
 
-    names = {"cp_type": np.array(TYPES, object), "cp_dose": np.array(DOSES, object)}
+    # The code −1, for a word that the panel does not know, is the last one.
+    words = {name: np.array([*known, ""], object) for name, known in signatures.spec.codes.items()}
     return {
-        name: tf.constant(names[name][values] if name in names else values)
+        name: tf.constant(words[name][values] if name in words else values)
         for name, values in signatures.inputs().items()
     }
 

@@ -81,6 +81,12 @@ def check_fold(fold: Fold, dataset: Dataset) -> None:
 
 
 def _varies(values: np.ndarray, rows: np.ndarray) -> bool:
-    """Whether any column of values [N, F] varies over `rows`; mostly the second row says so."""
+    """Whether any column of values [N, F] varies over `rows`; mostly the second row says so. NaN says nothing."""
     first = values[rows[0]]
-    return any((values[row] != first).any() for row in rows[1:])
+    if any((np.abs(values[row] - first) > 0).any() for row in rows[1:]):
+        return True
+    some = values[rows]
+    known = ~np.isnan(some)
+    return bool(
+        (np.max(some, 0, where=known, initial=-np.inf) > np.min(some, 0, where=known, initial=np.inf)).any()
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ import keras
 import numpy as np
 
 from moa_tf.data.fingerprint import fingerprint_signatures
-from moa_tf.data.schema import Dataset, Signatures
+from moa_tf.data.schema import Dataset, Signatures, SignatureSpec
 from moa_tf.errors import InputError
 from moa_tf.models.base import Family, Hyperparameters, Member, families_with, get_family
+from moa_tf.preprocessing import MedianImputation
 from moa_tf.training.fold import Fold
 from moa_tf.training.follow import Course, probabilities, repeat
 from moa_tf.training.inference import Inference
@@ -107,6 +108,8 @@ class NetworkLearner(Learner):
             preprocessing = self.family.fit_preprocessing(
                 dataset.signatures.take(fold.train), self.hyperparameters.architecture, seed
             )
+            for line in _dropped(preprocessing, dataset.signatures.spec, fold):
+                reporter.message(line)
             if self.writes:
                 save(path, preprocessing.save)
         features = Inference(preprocessing)(dataset.signatures.inputs())
@@ -185,6 +188,19 @@ def load_members(directory: Path) -> list[Member]:
         for fold in run.finished_models()
         if fold.shared is not None
     ]
+
+
+def _dropped(preprocessing: keras.Model, spec: SignatureSpec, fold: Fold) -> Iterator[str]:
+    """A line for each kind of which features are not used, as too much of them is missing in the training rows."""
+    names = {"genes_filled": spec.genes, "cells_filled": spec.cells}
+    for layer in preprocessing.layers:
+        if isinstance(layer, MedianImputation) and len(layer.dropped):
+            lost = [names[layer.name][place] for place in layer.dropped]
+            shown = ", ".join(lost[:5]) + (", …" if len(lost) > 5 else "")
+            yield (
+                f"fold {fold.name}: {len(lost)} of {len(names[layer.name])} {layer.name.removesuffix('_filled')} are "
+                f"not used, as over {layer.max_missing:.0%} of their training values are missing ({shown})"
+            )
 
 
 def _digest(model: keras.Model) -> str:

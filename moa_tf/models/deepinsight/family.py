@@ -16,6 +16,7 @@ from moa_tf.data.schema import Signatures
 from moa_tf.models.base import Family, Hyperparameters, ModelConfig, output_bias
 from moa_tf.models.deepinsight.efficientnet import WEIGHTS, Unfreeze, build_backbone
 from moa_tf.models.deepinsight.grad_cam import explainer
+from moa_tf.models.tabular import fill_missing
 from moa_tf.preprocessing.feature_map import FeatureMap
 from moa_tf.preprocessing.image import FeatureImage, SwapNoise
 from moa_tf.preprocessing.image_scaling import MinMaxScaling, Norm2Scaling
@@ -128,7 +129,8 @@ def fit_preprocessing(signatures: Signatures, config: DeepInsightConfig, seed: i
     """
     inputs = make_inputs(signatures.spec, ("genes", "cells"))
     kinds = list(inputs)
-    values = np.concatenate([getattr(signatures, name) for name in kinds], axis=1)
+    filled = {name: fill_missing(inputs[name], signatures, name, config) for name in kinds}
+    values = np.concatenate([filled[name][0] for name in kinds], axis=1)
     scale = (Norm2Scaling if config.scaling == "norm-2" else MinMaxScaling)(name="scaling", dtype="float32")
     scale.adapt(values)
     place = FeatureMap(
@@ -142,7 +144,7 @@ def fit_preprocessing(signatures: Signatures, config: DeepInsightConfig, seed: i
         dtype="float32",
     )
     place.adapt(scale(values))
-    raw = [inputs[name] for name in kinds]
+    raw = [filled[name][1] for name in kinds]
     joined = raw[0] if len(raw) == 1 else keras.layers.Concatenate(name="raw", dtype="float32")(raw)
     return keras.Model(inputs, {"features": place(scale(joined))}, name="preprocessing")
 

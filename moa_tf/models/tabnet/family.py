@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from moa_tf.config import Recipe, require
-from moa_tf.data.schema import DOSES, Signatures
+from moa_tf.data.schema import TREATMENT, Signatures
 from moa_tf.layers import NearestIndex
 from moa_tf.layers.tabnet_encoder import check_architecture
 from moa_tf.models import tabular
@@ -39,7 +39,7 @@ class TabNetConfig(TabularConfig):
         virtual_batch_size: rows that are normalised together; at most the recipe's batch_size.
         momentum: of the moving statistics, in Keras's sense; pytorch-tabnet's is 1 minus this.
         groups: positions in the feature vector that are attended to as one, joined by +, as in `0+1+2,7+8`.
-        embed_treatment: feed dose and time as embedded categories, not as numbers.
+        embed_treatment: feed dose, time and cell line as embedded categories, not as numbers.
         embedding_dim: width of each of those embeddings.
         pretrain_ratio: share of the features that self-supervised pretraining masks.
     """
@@ -110,13 +110,20 @@ def fit_preprocessing(signatures: Signatures, config: TabNetConfig, seed: int) -
     if not config.embed_treatment:
         return tabular.fit_preprocessing(signatures, config, seed)
     numeric = tabular.fit_preprocessing(signatures, dataclasses.replace(config, treatment=False), seed)
-    inputs = numeric.input | make_inputs(signatures.spec, ("cp_time", "cp_dose"))
+    spec = signatures.spec
+    inputs = numeric.input | make_inputs(spec, TREATMENT)
     columns = []
     if "cp_time" in inputs:
         times = np.unique(np.asarray(signatures.cp_time))
         columns.append(NearestIndex(times, name="time_category")(inputs["cp_time"]))
     if "cp_dose" in inputs:
-        columns.append(NearestIndex(range(len(DOSES)), name="dose_category")(inputs["cp_dose"]))
+        doses = np.asarray(signatures.cp_dose)
+        known = range(len(spec.doses)) if spec.doses else np.unique(doses[np.isfinite(doses)])
+        columns.append(NearestIndex(known, name="dose_category")(inputs["cp_dose"]))
+    if "cp_cell" in inputs:
+        # The first one is for cell lines that the training rows do not have.
+        seen = np.unique(np.append(-1, signatures.cp_cell))
+        columns.append(NearestIndex(seen, name="cell_category")(inputs["cp_cell"]))
     if not columns:
         return numeric
     categories = columns[0] if len(columns) == 1 else keras.layers.Concatenate(name="categories")(columns)

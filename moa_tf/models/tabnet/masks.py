@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from moa_tf.data.schema import TREATMENT
 from moa_tf.errors import InputError
 from moa_tf.layers import CategoryEmbedding, NearestIndex
 from moa_tf.models.base import Explainer, Member
@@ -22,7 +23,7 @@ def column_shares(preprocessing: keras.Model, network: keras.Model) -> np.ndarra
     - A scaled gene or cell belongs to its own column.
     - A principal component is divided by its squared loadings, which sum to 1.
     - A row statistic is divided equally among the columns that it is taken over.
-    - Time and dose, as numbers or as embeddings, belong to `cp_time` and `cp_dose`.
+    - Time, dose and cell line, as numbers or as embeddings, belong to `cp_time`, `cp_dose` and `cp_cell`.
 
     Args:
         preprocessing: of a model that reads a vector of features, fitted or loaded.
@@ -37,7 +38,7 @@ def column_shares(preprocessing: keras.Model, network: keras.Model) -> np.ndarra
     """
     inputs = preprocessing.input
     widths = {kind: inputs[kind].shape[-1] for kind in ("genes", "cells") if kind in inputs}
-    treatment = [name for name in ("cp_time", "cp_dose") if name in inputs]
+    treatment = [name for name in TREATMENT if name in inputs]
     total = sum(widths.values()) + len(treatment)
     start = dict(zip(widths, np.cumsum([0, *widths.values()]), strict=False))
     place = {name: total - len(treatment) + index for index, name in enumerate(treatment)}
@@ -54,7 +55,7 @@ def column_shares(preprocessing: keras.Model, network: keras.Model) -> np.ndarra
             shares = np.zeros((width, total), np.float32)
             shares[:, columns] = _kind_shares(layer, len(columns))
             parts.append(shares)
-        elif kind in ("time", "dose") and not what:
+        elif f"cp_{kind}" in treatment and not what:
             parts.append(treated(f"cp_{kind}", width))
         else:
             raise InputError(f"explain: preprocessing has a layer {layer.name} whose columns are not known")
