@@ -84,26 +84,31 @@ def test_a_label_of_any_row_is_one_of_the_drug():
 
 
 def test_folds_are_level_in_treated_rows_where_controls_are_known():
-    drugs = {"water": (200, None), "vehicle": (300, None), "a": (100, None), "b": (90, None), "c": (50, 0)}
+    drugs = {"water": (200, None), "vehicle": (300, None)}
+    drugs |= {"a": (100, None), "b": (60, None), "c": (60, None), "d": (50, 0)}
     targets, drug_id = table_of({**SINGLES, **drugs})
     control = np.isin(drug_id, ["water", "vehicle"])
     fold = assign_folds(targets, drug_id, folds=2, control=control)
-    # 10 + a to one, 10 + b + c to the other; then the vehicle to the one of 110 rows, water to that of 150.
+    # 10 + a + d to one, 10 + b + c to the other; then the vehicle to that of 130 rows, water to that of 160.
     a, b = (fold_of(drug_id, fold, name) for name in "ab")
-    assert np.bincount(fold[~control])[[a, b]].tolist() == [110, 150]
-    assert [fold_of(drug_id, fold, name) for name in ("c", "vehicle", "water")] == [b, a, b]
-    # Not knowing them, the vehicle is placed before a and b, which then have to share the other fold.
+    assert np.bincount(fold[~control])[[a, b]].tolist() == [160, 130]
+    assert [fold_of(drug_id, fold, name) for name in ("c", "d", "vehicle", "water")] == [b, a, b, a]
+    # Not knowing them, the vehicle is placed before a, b and c, which then are to make up for it.
     fold = assign_folds(targets, drug_id, folds=2)
-    assert sorted(np.bincount(fold[~control]).tolist()) != [110, 150]
+    assert np.ptp(np.bincount(fold[~control], minlength=2)) > 60
 
 
 def test_a_drug_with_control_rows_counts_by_its_treated_ones():
-    targets, drug_id = table_of({**SINGLES, "a": (100, 0), "b": (90, 0), "c": (60, 0)})
+    drugs = {"a": (200, 0), "b": (80, 0), "c": (60, 0), "d": (40, 0), "e": (130, 0)}
+    targets, drug_id = table_of({**SINGLES, **drugs})
     control = np.zeros(len(drug_id), bool)
-    control[np.flatnonzero(drug_id == "a")[:70]] = True
+    control[np.flatnonzero(drug_id == "a")[:110]] = True
+    control[np.flatnonzero(drug_id == "e")[:100]] = True
     fold = assign_folds(targets, drug_id, folds=2, control=control)
-    # 90 of b, then 60 of c, then 30 of a: all level at 100 treated rows.
-    assert np.bincount(fold[~control]).tolist() == [100, 100]
+    # Treated rows: 10 + 90 of a, 10 + 80 of b, + 60 of c to b, + 40 of d to a, + 30 of e to a.
+    a, b, c, d, e = (fold_of(drug_id, fold, name) for name in "abcde")
+    assert [a, b, a, b] == [d, c, e, 1 - a]
+    assert np.bincount(fold[~control])[[a, b]].tolist() == [170, 150]
 
 
 def test_folds_of_the_sample_are_those_of_earlier_runs():
