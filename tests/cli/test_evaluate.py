@@ -132,3 +132,28 @@ def test_figures_to_devices_and_links(files, monkeypatch, capsys):
         assert call(monkeypatch, files / "predictions.csv", files / "targets.csv", "--json", target) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("error: ")
+
+
+def test_an_out_of_fold_table_is_evaluated_without_its_folds(files, monkeypatch, capsys):
+    table = pd.read_csv(files / "predictions.csv")
+    table.insert(1, "fold", np.array([0, 1, 4, 0], "int8"))
+    table.to_parquet(files / "oof.parquet", index=False)
+    assert call(monkeypatch, files / "oof.parquet", files / "targets.csv") == 0
+    printed = capsys.readouterr()
+    assert f"{(TREATED - 2 * math.log(0.5)) / 8:.6f}" in printed.out
+    assert printed.err == "oof.parquet: 1 column is not used (fold)\n"
+
+
+def test_what_is_not_used_or_read_in_another_way_is_said(files, monkeypatch, capsys):
+    for name in ("predictions", "targets"):
+        pd.read_csv(files / f"{name}.csv").to_csv(files / f"{name}.csv", index=False, sep=";", decimal=",")
+    pd.read_csv(files / "features.csv").assign(plate=1, well="a").to_csv(files / "features.csv", index=False)
+    arguments = [files / "predictions.csv", files / "targets.csv", "--features", files / "features.csv"]
+    assert call(monkeypatch, *arguments) == 0
+    printed = capsys.readouterr()
+    assert f"{TREATED / 6:.6f}" in printed.out
+    assert printed.err.splitlines() == [
+        "targets.csv: read with semicolons between cells",
+        "predictions.csv: read with semicolons between cells, and commas for decimal points",
+        "features.csv: 2 columns are not used (plate, well)",
+    ]

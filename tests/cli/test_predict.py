@@ -104,3 +104,14 @@ def test_wrong_calls(root, features, tmp_path, monkeypatch, capsys):
         assert words in printed.err
         assert printed.out == ""
         assert "Traceback" not in printed.err
+
+
+def test_columns_not_used_are_said(root, features, tmp_path, monkeypatch, capsys):
+    pd.read_csv(features).assign(plate=1, well="a").to_csv(features, index=False)
+    assert call(monkeypatch, "predict", root, features, tmp_path / "out.csv") == 0
+    assert "features.csv: 2 columns are not used (plate, well)\n" in capsys.readouterr().err
+    pd.read_csv(features).rename(columns={"g-1": "g_1"}).to_csv(features, index=False)
+    assert call(monkeypatch, "predict", root, features, tmp_path / "out.csv") == 2
+    assert "error: features.csv: 1 column looks like what is expected under another name ('g_1' for g-1)" in (
+        capsys.readouterr().err
+    )
