@@ -83,7 +83,8 @@ def row_progress(what: str) -> Iterator[Callable[[int], None]]:
 
     text = TextColumn("{task.description}: {task.completed:,} signatures", markup=False)
     columns = (SpinnerColumn("line"), text, TimeElapsedColumn())
-    with Progress(*columns, console=progress_console(), transient=True) as progress:
+    console = progress_console()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(what, total=None)
         yield lambda rows: progress.advance(task, rows)
 
