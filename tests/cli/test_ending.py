@@ -10,6 +10,7 @@ import time
 import pandas as pd
 import pytest
 
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 PROGRAM = [sys.executable, "-c", "from moa_tf.cli.main import main; main()"]
 
 
@@ -89,11 +90,17 @@ with ending.ending_in_order():
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=30).returncode == 143
 
 
-def test_when_nobody_reads_the_work_is_done(call, tmp_path):
+@pytest.mark.parametrize("environment", [BUFFERED, BUFFERED | {"PYTHONUNBUFFERED": "1"}])
+def test_when_nobody_reads_the_work_is_done(call, tmp_path, environment):
     read, written = os.pipe()
     os.close(read)
     done = subprocess.run(
-        [*call, "--json", tmp_path / "j.json"], stdout=written, stderr=subprocess.PIPE, text=True, check=False
+        [*call, "--json", tmp_path / "j.json"],
+        stdout=written,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
     )
     os.close(written)
     assert done.returncode == 0
@@ -135,7 +142,12 @@ main.main()
     ):
         with open(device, "w") as out:
             done = subprocess.run(
-                [sys.executable, "-c", code], stdout=out, stderr=subprocess.PIPE, text=True, check=False
+                [sys.executable, "-c", code],
+                stdout=out,
+                env=BUFFERED,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
             )
         assert (done.returncode, done.stderr) == (status, message)
 
