@@ -33,7 +33,9 @@ OTHERWISE = {
 
 
 def start(home, **environment):
-    environment = {**os.environ, "KERAS_HOME": str(home), **environment}
+    # Without what other tests' TensorFlow has left in this process.
+    others = {name: value for name, value in os.environ.items() if not name.startswith(("KERAS_", "TF_"))}
+    environment = {**others, "KERAS_HOME": str(home), **environment}
     return subprocess.run(
         [sys.executable, "-c", CODE], env=environment, capture_output=True, text=True, check=False
     )
