@@ -82,7 +82,7 @@ def read_numbers(
     kinds = dict(zip(frame.columns, (dtype.kind for dtype in frame.dtypes), strict=True))
     odd = [name for name in names if kinds[name] not in ("iufb" if bools else "iuf")]
     if odd:
-        texts = {name: frame[name].astype(str).to_numpy(object) for name in odd}
+        texts = {name: frame[name].astype(str).fillna("").to_numpy(object) for name in odd}
         converted = {name: _parse(texts[name], chunk.decimal, bools) for name in odd}
         frame = frame.assign(**converted)
     with np.errstate(over="ignore"):

@@ -53,11 +53,15 @@ class Delimited:
         """What is said about how the file is read; nothing of an ordinary one."""
         remarks = []
         if self.comments:
-            remarks.append(f"{self.comments} lines that start with # are skipped before the header")
+            remarks.append(f"without {self.show_comments()} before the header")
         if self.separator != ",":
             decimal = ", and commas for decimal points" if self.decimal == "," else ""
             remarks.append(f"read with {name_separator(self.separator)} between cells{decimal}")
         return remarks
+
+    def show_comments(self) -> str:
+        lines = "1 line that starts" if self.comments == 1 else f"{self.comments} lines that start"
+        return f"{lines} with #"
 
     def lengths(self) -> Iterator[int]:
         """The number of cells in each row, blank lines apart, as the csv module counts them."""
@@ -128,8 +132,8 @@ def _find_separator(line: str) -> str:
 
 
 def _find_decimal(header: list[str], rows: list[list[str]]) -> str:
-    """A comma, if the first rows have numbers with commas and none with points."""
+    """A comma, if more numbers of the first rows have a comma than a point; the others are faults then."""
     ids = next((i for i, name in enumerate(header) if clean(name) == ID), -1)
     cells = [cell.strip() for row in rows for i, cell in enumerate(row) if i != ids]
-    commas = any(map(_COMMA.fullmatch, cells))
-    return "," if commas and not any(map(_POINT.fullmatch, cells)) else "."
+    commas, points = (sum(map(bool, map(kind.fullmatch, cells))) for kind in (_COMMA, _POINT))
+    return "," if commas > points else "."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 
 from moa_tf.errors import InputError
 
@@ -15,6 +16,11 @@ COLUMNS = 5
 class _Cells:
     count: int = 0
     examples: list[tuple[int, str]] = field(default_factory=list)
+
+
+def one_line(text: str) -> str:
+    """Line breaks, which quoted cells may hold, as `\\n`."""
+    return "\\n".join(text.splitlines())
 
 
 class Faults:
@@ -63,6 +69,9 @@ class Faults:
 
     def lines(self) -> Iterator[str]:
         """One line a fault: those of cells, then those of files and of files that do not fit together."""
+        return (one_line(line) for line in chain(self._cell_lines(), self._lines))
+
+    def _cell_lines(self) -> Iterator[str]:
         groups: dict[tuple, list[str]] = {}
         for (file, column, what, expected), cells in self._cells.items():
             rows = tuple(row for row, _ in cells.examples)
@@ -77,7 +86,6 @@ class Faults:
             each = "" if len(columns) == 1 else " each"
             more = "; …" if count > len(cells.examples) else ""
             yield f"{file}: {plural} {names}: {count}{each} {what} ({shown}{more}), expected {expected}"
-        yield from self._lines
 
     def raise_if_any(self) -> None:
         """Raises InputError with one line a fault, if there is one."""

@@ -18,7 +18,8 @@ TALL = 50_000
 BLOCK = 64
 """Columns of such a row group that are decoded at once."""
 
-_TEXT = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view", "null")
+_STRINGS = ("string", "large_string", "binary", "large_binary")
+_TEXT = (*_STRINGS, "string_view", "binary_view", "null")
 _EXACT = {16: 2**11, 32: 2**24, 64: 2**53}
 """Bits of a float -> up to where it holds every whole number."""
 
@@ -59,8 +60,12 @@ def to_text(array: pa.Array) -> np.ndarray:
 
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
-    if str(kind) in ("string", "large_string"):  # Their bytes may be no UTF-8 all the same.
+    if str(kind) in _STRINGS:
         array = array.cast(pa.large_binary())
+        try:  # Casting checks that it is UTF-8, which a file's text need not be.
+            return array.cast(pa.large_string()).fill_null("").to_numpy(zero_copy_only=False)
+        except pa.ArrowInvalid:
+            pass
     return np.array([show(value) for value in array.to_pylist()], object)
 
 

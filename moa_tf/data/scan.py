@@ -77,12 +77,12 @@ def scan_features(
     panel = spec is None
     spec = spec or discover_spec(table.columns)
     missing = _check_columns(table, ("sig_id", *spec.columns), known, faults, panel)
-    if not spec.genes:
+    if not spec.genes and ("sig_id" not in missing or any(name in known for name in table.columns)):
         what = "no expression columns, expected columns named g-*"
         faults.add(table.path.name, what if "sig_id" in missing else f"{what}; {table.show_header()}")
     if "sig_id" in missing:
         return
-    _remark(table, ("sig_id", *spec.columns), tell)
+    _remark(table, ("sig_id", *spec.columns), tell, faults)
     # What is there is checked all the same, to report every fault at once.
     have = [name for name in ("sig_id", *spec.columns) if name not in missing]
     genes, cells = ([name for name in names if name in have] for names in (spec.genes, spec.cells))
@@ -146,7 +146,7 @@ def load_targets(table: Table | None, faults: Faults, tell: Tell, labels: bool) 
     if not names:
         faults.add(table.path.name, "no target columns, expected at least one beside sig_id")
         return None
-    _remark(table, table.columns if labels else ["sig_id", *names], tell)
+    _remark(table, table.columns if labels else ["sig_id", *names], tell, faults)
     unique, ids, values = UniqueIds(), [], []
     for chunk in table.chunks(["sig_id", *names], ["sig_id"], faults):
         ids.append(unique.read(chunk, faults))
@@ -171,7 +171,7 @@ def load_drugs(table: Table | None, faults: Faults, tell: Tell) -> tuple[np.ndar
     columns = ("sig_id", "drug_id")
     if table is None or _check_columns(table, columns, columns, faults):
         return None
-    _remark(table, columns, tell)
+    _remark(table, columns, tell, faults)
     unique, ids, drugs = UniqueIds(), [], []
     for chunk in table.chunks(columns, columns, faults):
         ids.append(unique.read(chunk, faults))
@@ -213,6 +213,7 @@ def _check_columns(
     return missing
 
 
-def _remark(table: Table, used: Collection[str], tell: Tell) -> None:
-    if line := table.remark(used):
+def _remark(table: Table, used: Collection[str], tell: Tell, faults: Faults) -> None:
+    line = table.remark(used)
+    if line and not faults:  # What looks like another column is not simply not used.
         tell(line)

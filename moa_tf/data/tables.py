@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from moa_tf.data.containers import GZIP, PARQUET, TEXT, identify
 from moa_tf.data.delimited import Delimited, name_separator, read_head
-from moa_tf.data.faults import COLUMNS, EXAMPLES, Faults
+from moa_tf.data.faults import COLUMNS, EXAMPLES, Faults, one_line
 from moa_tf.data.names import clean, same_stem, shorten
 from moa_tf.data.parquet import is_plain, is_text, read_batches, to_text
 
@@ -80,6 +80,8 @@ class Table:
 
     Attributes:
         path: the file.
+        raw: the header as it is.
+        header: a name for each column.
         columns: names in the file's order, without an index that pandas wrote and without `unnamed`.
         unnamed: what columns without a name are called here. They may hold a row index, or nothing.
     """
@@ -87,10 +89,10 @@ class Table:
     def __init__(self, path: Path, source: Delimited | pa.Schema) -> None:
         self.path = path
         self._source = source
-        self._raw = list(source.header if isinstance(source, Delimited) else source.names)
-        names = [clean(name) for name in self._raw]
+        self.raw = list(source.header if isinstance(source, Delimited) else source.names)
+        names = [clean(name) for name in self.raw]
         blank = [bool(_UNNAMED.fullmatch(name)) for name in names]
-        self.header = [f"column {j + 1} without a name" if blank[j] else names[j] for j in range(len(names))]
+        self.header = [f"no. {j + 1} without a name" if blank[j] else names[j] for j in range(len(names))]
         self.unnamed = [name for name, is_blank in zip(self.header, blank, strict=True) if is_blank]
         self._leading = self.header[: blank.index(False)] if False in blank else []
         self.columns = [
@@ -105,13 +107,13 @@ class Table:
 
     def show_header(self) -> str:
         """How the header begins, for messages about one that is not understood."""
-        first = ", ".join(repr(name[:40]) for name in self._raw[:COLUMNS])
-        more = ", …" if len(self._raw) > COLUMNS else ""
+        first = ", ".join(repr(name[:40]) for name in self.raw[:COLUMNS])
+        more = ", …" if len(self.raw) > COLUMNS else ""
         if not isinstance(self._source, Delimited):
-            return f"the table has {len(self._raw)} columns: {first}{more}"
+            return f"the table has {len(self.raw)} columns: {first}{more}"
         between = name_separator(self._source.separator)
-        after = f" after {self._source.comments} lines that start with #" if self._source.comments else ""
-        return f"the header{after} has {len(self._raw)} cells, taken apart at {between}: {first}{more}"
+        after = f" after {self._source.show_comments()}" if self._source.comments else ""
+        return f"the header{after} has {len(self.raw)} cells, taken apart at {between}: {first}{more}"
 
     def unused(self, used: Collection[str]) -> list[str]:
         """The columns that are not among `used`, those without a name too."""
@@ -124,7 +126,7 @@ class Table:
         if unused := self.unused(used):
             are = "1 column is" if len(unused) == 1 else f"{len(unused)} columns are"
             parts.append(f"{are} not used ({shorten(unused, COLUMNS)})")
-        return f"{self.path.name}: {'; '.join(parts)}" if parts else ""
+        return one_line(f"{self.path.name}: {'; '.join(parts)}") if parts else ""
 
     def chunks(
         self, columns: Sequence[str], text: Collection[str], faults: Faults, rows: int = ROWS
@@ -153,8 +155,7 @@ class Table:
                     done = int(row[-1])
                     self._check_unnamed(frame, row, leading, faults)
                     for name in text:
-                        values = [clean(value) for value in frame[name]]
-                        frame[name] = pd.Series(values, frame.index, object)
+                        frame[name] = pd.Series(list(map(clean, frame[name])), frame.index, object)
                     yield Chunk(self.path.name, frame if list(frame) == names else frame[names], row, decimal)
         except (EOFError, zlib.error, gzip.BadGzipFile):
             faults.add(
@@ -189,7 +190,8 @@ class Table:
         first = next(cells, None)
         if first:
             cells = chain([first], cells)
-            faults.add_cells(self.path.name, name, "cells with data", cells, "a name in the header")
+            expected = "a name in the header (or, in front, a row index from 0)"
+            faults.add_cells(self.path.name, name, "cells with data", cells, expected)
 
     def _csv_frames(
         self, text: Collection[str], faults: Faults, rows: int
@@ -199,7 +201,7 @@ class Table:
         lengths = _Lengths(source, faults)
         if source.first is None:
             return
-        if source.first > len(self._raw):  # pandas would take the header for short instead.
+        if source.first > len(self.raw):  # pandas would take the header for short instead.
             lengths.report_rest()
             return
         # Neither names= nor usecols=: with them pandas 2 cuts rows that are longer than the header silently.
@@ -210,7 +212,7 @@ class Table:
             decimal=source.decimal,
             skiprows=source.before,
             index_col=False,
-            dtype={raw: object for raw, name in zip(self._raw, self.header, strict=True) if name in text},
+            dtype={raw: object for raw, name in zip(self.raw, self.header, strict=True) if name in text},
             na_filter=False,
             low_memory=False,
             on_bad_lines="warn",
@@ -255,7 +257,7 @@ class Table:
         self, names: list[str], text: Collection[str], rows: int
     ) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
         row, wanted = 1, {*names, *self.unnamed}
-        raw = {raw: name for raw, name in zip(self._raw, self.header, strict=True) if name in wanted}
+        raw = {raw: name for raw, name in zip(self.raw, self.header, strict=True) if name in wanted}
         with closing(read_batches(self.path, list(raw), rows)) as batches:
             for batch in batches:
                 if not batch.num_rows:
@@ -343,11 +345,10 @@ def open_table(path: Path, faults: Faults) -> Table | None:
             path.name, f"not a readable {path.suffix[1:]} file: {_first_line(error)}; is it truncated?"
         )
         return None
-    header = table.header
-    if any("\ufffd" in name or "\0" in name for name in header):
+    if any("\ufffd" in name or "\0" in name for name in table.raw):
         faults.add(path.name, "the header is not UTF-8 text, expected UTF-8")
         return None
-    if not header:
+    if not table.raw:
         faults.add(path.name, "the file is empty, expected a header and rows")
         return None
     if table.repeated:

@@ -15,47 +15,6 @@ from moa_tf.errors import InputError
 ROWS = 12
 
 
-@pytest.fixture
-def labels(features):
-    values = np.zeros((ROWS, 3), int)
-    values[np.arange(1, ROWS), np.arange(1, ROWS) % 3] = 1
-    return pd.concat([features[["sig_id"]], pd.DataFrame(values, columns=["t_b", "t_a", "t_c"])], axis=1)
-
-
-@pytest.fixture
-def drugs(features):
-    return pd.DataFrame(
-        {"sig_id": features.sig_id, "drug_id": ["control", *(f"d{i % 3}" for i in range(1, ROWS))]}
-    )
-
-
-@pytest.fixture
-def write(tmp_path, features, labels, drugs):
-    """Writes the tables, with any of them replaced, and returns the directory."""
-
-    def write(suffix=".csv", **replaced):
-        tables = {"train_features": features, "train_targets_scored": labels, "train_drug": drugs} | replaced
-        for stem, table in tables.items():
-            path = tmp_path / (stem + suffix)
-            if isinstance(table, bytes):
-                path.write_bytes(table)
-            elif table is None:
-                continue
-            elif suffix == ".parquet":
-                table.to_parquet(path)
-            else:
-                table.to_csv(path, index=False)
-        return tmp_path
-
-    return write
-
-
-def faults(directory):
-    with pytest.raises(InputError) as caught:
-        read_dataset(directory)
-    return str(caught.value).splitlines()
-
-
 def test_values_types_and_natural_order(write, features):
     dataset = read_dataset(write())
     signatures = dataset.signatures
@@ -158,7 +117,7 @@ CELLS = [
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 @pytest.mark.parametrize(("column", "value", "message"), CELLS)
-def test_faulty_cell(write, features, column, value, message, suffix):
+def test_faulty_cell(write, features, column, value, message, suffix, faults):
     features = features.astype(object)
     features.loc[4, column] = value
     lines = faults(write(suffix, train_features=features.astype(str)))
@@ -168,7 +127,7 @@ def test_faulty_cell(write, features, column, value, message, suffix):
         assert lines[0].startswith(f"train_features{suffix}: ")
 
 
-def test_nulls_and_infinities_in_parquet_numbers(write, features):
+def test_nulls_and_infinities_in_parquet_numbers(write, features, faults):
     features.loc[[1, 7], "g-0"] = np.nan
     features.loc[2, "c-1"] = -np.inf
     assert faults(write(".parquet", train_features=features)) == [
@@ -178,7 +137,7 @@ def test_nulls_and_infinities_in_parquet_numbers(write, features):
     ]
 
 
-def test_every_fault_of_all_files_in_one_pass(write, features, labels, drugs):
+def test_every_fault_of_all_files_in_one_pass(write, features, labels, drugs, faults):
     features = features.astype(object)
     features.loc[2, ["g-0", "g-1", "g-2", "g-10", "c-0", "c-1"]] = "x"
     features.loc[5, "cp_type"] = "dmso"
@@ -200,7 +159,7 @@ def test_every_fault_of_all_files_in_one_pass(write, features, labels, drugs):
     assert len(lines) == 6
 
 
-def test_ids_that_differ(write, labels):
+def test_ids_that_differ(write, labels, faults):
     ids = labels.sig_id.to_list()
     ids[3] = "other"
     assert faults(write(train_targets_scored=labels.assign(sig_id=ids))) == [
@@ -211,7 +170,7 @@ def test_ids_that_differ(write, labels):
     ]
 
 
-def test_missing_files_and_two_formats(write, tmp_path, features):
+def test_missing_files_and_two_formats(write, tmp_path, features, faults):
     write(train_targets_scored=None)
     features.to_parquet(tmp_path / "train_features.parquet")
     text = "\n".join(faults(tmp_path))
@@ -221,7 +180,7 @@ def test_missing_files_and_two_formats(write, tmp_path, features):
         read_dataset(tmp_path / "nowhere")
 
 
-def test_missing_columns(write, features, labels, drugs):
+def test_missing_columns(write, features, labels, drugs, faults):
     assert faults(write(train_features=features.drop(columns="sig_id"))) == [
         "train_features.csv: column sig_id is missing; the header has 9 cells, taken apart at commas: "
         "'cp_type', 'cp_time', 'cp_dose', 'g-0', 'g-1', …"
@@ -237,19 +196,19 @@ def test_missing_columns(write, features, labels, drugs):
     ]
 
 
-def test_empty_tables(write, features):
+def test_empty_tables(write, features, faults):
     assert "no rows" in faults(write(train_features=features[:0]))[0]
     assert "the file is empty" in faults(write(train_features=b""))[0]
 
 
-def test_repeated_column_names(write, features):
+def test_repeated_column_names(write, features, faults):
     features.columns = [*features.columns[:-1], "g-0"]
     assert faults(write(train_features=features)) == [
         "train_features.csv: 1 column names occur more than once (g-0), expected each once"
     ]
 
 
-def test_truncated_files(write, tmp_path, features):
+def test_truncated_files(write, tmp_path, features, faults):
     text = features.to_csv(index=False).encode()
     cut = text[: text.rindex(b"id_11") + 30]
     assert "1 rows of another length (row 12, " in faults(write(train_features=cut))[0]
@@ -265,7 +224,7 @@ def test_truncated_files(write, tmp_path, features):
     assert "not a readable parquet file" in faults(tmp_path)[0]
 
 
-def test_rows_longer_than_the_header(write, features):
+def test_rows_longer_than_the_header(write, features, faults):
     lines = features.to_csv(index=False).splitlines()
     lines[3] += ",1.0,2.0"
     text = "\n".join(faults(write(train_features="\n".join(lines).encode())))
@@ -278,7 +237,7 @@ def test_rows_longer_than_the_header(write, features):
     )
 
 
-def test_wrong_encoding(write, features):
+def test_wrong_encoding(write, features, faults):
     text = features.to_csv(index=False)
     assert faults(write(train_features=text.encode("utf-16"))) == [
         "train_features.csv: is UTF-16 text, expected CSV text in UTF-8, gzipped or not, or Parquet"
@@ -300,7 +259,7 @@ def test_warnings(write, labels):
     ]
 
 
-def test_nonscored_targets(write, labels):
+def test_nonscored_targets(write, labels, faults):
     dataset = read_dataset(
         write(train_targets_nonscored=labels.rename(columns=lambda n: n.replace("t_", "u_")))
     )

@@ -1,5 +1,6 @@
 import dataclasses
 
+import keras
 import numpy as np
 import pytest
 
@@ -10,7 +11,7 @@ from moa_tf.evaluation.metrics import evaluate, mean_log_loss
 from moa_tf.models.base import get_family
 from moa_tf.training.checkpoint import load_checkpoint, save_checkpoint
 from moa_tf.training.fold import make_fold
-from moa_tf.training.follow import Course, probabilities, repeat
+from moa_tf.training.follow import Course, Follow, probabilities, repeat
 from moa_tf.training.inference import Inference
 from moa_tf.training.network import NetworkData, train_network
 from moa_tf.training.reporter import Reporter
@@ -228,6 +229,46 @@ def test_early_stopping_goes_back_to_the_best_epoch(data, hyperparameters, place
     judged = data.fold.judged
     score = mean_log_loss(data.targets[judged], probabilities(Inference(network), data.at(judged)))
     assert score == pytest.approx(min(losses), rel=1e-6)
+
+
+def test_an_early_stop_that_a_checkpoint_holds_is_not_gone_beyond(data, hyperparameters, placement, tmp_path):
+    config = override(
+        hyperparameters, ["epochs=40", "early_stopping=3", "learning_rate=0.05", "schedule=constant"]
+    )
+    path, reporter = tmp_path / "checkpoint.npz", StopAfter(100)
+    network, history = train(data, config, placement, path)
+    assert len(history["epochs"]) < 40
+    resumed, again = train(data, config, placement, path, reporter)
+    assert reporter.steps == 0
+    assert again == history
+    for a, b in zip(network.weights, resumed.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_patience_by_hand(data, hyperparameters):
+    recipe = override(
+        hyperparameters,
+        [
+            "schedule=plateau",
+            "plateau_patience=2",
+            "plateau_factor=0.5",
+            "early_stopping=4",
+            "learning_rate=8",
+        ],
+    ).recipe
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(8.0), "mse")
+    follow = Follow(data, recipe, None, None, 60, Reporter(), True)
+    follow.set_model(model)
+    rates, over = [], []
+    for epoch, loss in enumerate([3, 2, 2.5, 1, 1.5, 1.6, 1.7, 0.5, 0.9, 0.8, 0.7, 0.6]):
+        follow._judge(epoch, {"loss": 0.0, "held_out_log_loss": loss})
+        rates.append(float(np.asarray(model.optimizer.learning_rate)))
+        over.append(follow.is_over())
+    # An epoch that is better than all before starts the count anew; so does a reduction.
+    assert rates == [8, 8, 8, 8, 8, 4, 4, 4, 4, 2, 2, 1]
+    assert over == [False] * 11 + [True]
+    assert follow.progress.best_epoch == 7
 
 
 def test_plateau_divides_the_learning_rate(data, hyperparameters, placement):
