@@ -56,6 +56,17 @@ def test_with_features_treated_rows_are_told_apart(files, monkeypatch, capsys):
     assert f"{TREATED / 6:.6f}" in printed
 
 
+def test_label_means_have_a_floor(files, monkeypatch):
+    """Without `b`'s one positive its mean is 0, and 1e-5 is what stands for it."""
+    targets = pd.read_csv(files / "targets.csv").assign(b=0)
+    targets.to_csv(files / "targets.csv", index=False)
+    arguments = [files / "predictions.csv", files / "targets.csv", "--features", files / "features.csv"]
+    assert call(monkeypatch, *arguments, "--json", files / "figures.json") == 0
+    figures = json.loads((files / "figures.json").read_text())
+    prior = -(math.log(1 / 3) + 2 * math.log(2 / 3) + 3 * math.log(1 - 1e-5))
+    assert figures["prior_log_loss_treated"] == pytest.approx(prior / 6, rel=1e-9)
+
+
 def test_without_features_only_all_rows_are_scored_as_they_are(files, monkeypatch, capsys):
     assert call(monkeypatch, files / "predictions.csv", files / "targets.csv") == 0
     printed = capsys.readouterr().out
