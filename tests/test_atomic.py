@@ -148,6 +148,56 @@ def test_a_file_keeps_its_mode_and_a_new_one_gets_the_usual(tmp_path, mode):
     assert (tmp_path / "new").stat().st_mode == (tmp_path / "usual").stat().st_mode
 
 
+def test_a_directory_gets_the_usual_mode(tmp_path):
+    (tmp_path / "usual").mkdir()
+    with temporary_directory(tmp_path) as made:
+        assert made.stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_a_file_that_is_protected_stays_as_it_is():
+    """The directory may be written by anyone, so the file could be replaced; to root no file is protected."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)
+        file = Path(folder, "file")
+        file.write_text("old")
+        file.chmod(0o444)
+        child = os.fork()
+        if child == 0:
+            os.setuid(65534)
+            message = ""
+            with suppress(BaseException):
+                try:
+                    write(file)
+                except InputError as error:
+                    message = str(error)
+            os._exit(0 if message == f"{file}: cannot be written (Permission denied)" else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert file.read_text() == "old"
+
+
+def test_a_file_that_is_mounted_by_itself_is_written_through(tmp_path):
+    """As a container has it, given one file of its host."""
+    for name in ("host", "inside"):
+        (tmp_path / name).write_text("old and long")
+    command = ["mount", "--bind", tmp_path / "host", tmp_path / "inside"]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting needs root")
+    try:
+        write(tmp_path / "inside")
+        assert (tmp_path / "host").read_text() == "new"
+    finally:
+        subprocess.run(["umount", tmp_path / "inside"], check=True)
+    assert names(tmp_path) == ["host", "inside"]
+
+
+def test_a_reader_may_leave():
+    read, written = os.pipe()
+    os.close(read)
+    write(f"/dev/fd/{written}", "x" * 100_000)
+    os.close(written)
+
+
 def test_the_longest_name_works_and_a_longer_one_is_found_before(tmp_path):
     write(tmp_path / ("x" * 251 + ".csv"))
     with replacing(tmp_path / "a.csv.gz") as temporary:

@@ -39,7 +39,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
         return Text(_in_encoding(_show(value)), style)
 
     rows = [list(row) for row in rows]
-    table = Table(title=cell(title, "bold"), title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD)
     for index, name in enumerate(columns):
         values = [row[index] for row in rows if row[index] is not None]
         numeric = bool(values) and all(map(_is_number, values))
@@ -48,6 +48,8 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]
         table.add_row(*map(cell, row))
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 10_000)
     with console.capture() as captured:
+        if title:
+            console.print(cell(title, "bold"), soft_wrap=True)  # a table folds its own title to its width
         console.print(table)
     _write(captured.get())
 
@@ -83,7 +85,8 @@ def row_progress(what: str) -> Iterator[Callable[[int], None]]:
 
     text = TextColumn("{task.description}: {task.completed:,} signatures", markup=False)
     columns = (SpinnerColumn("line"), text, TimeElapsedColumn())
-    with Progress(*columns, console=progress_console(), transient=True) as progress:
+    console = progress_console()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(what, total=None)
         yield lambda rows: progress.advance(task, rows)
 

@@ -19,7 +19,7 @@ ID = "sig_id"
 
 _LINE = 1 << 24
 _SAMPLE = 50
-_SEPARATOR_LINE = re.compile(r'"?sep=([^\w\s"]|\t)"?', re.IGNORECASE)
+_SEPARATOR_LINE = re.compile(r'"?sep=([,;|:\t])"?', re.IGNORECASE)
 _POINT = re.compile(r"[-+]?\d*\.\d+([eE][-+]?\d+)?")
 _COMMA = re.compile(r"[-+]?\d*,\d+([eE][-+]?\d+)?")
 
@@ -63,14 +63,17 @@ class Delimited:
         lines = "1 line that starts" if self.comments == 1 else f"{self.comments} lines that start"
         return f"{lines} with #"
 
-    def lengths(self) -> Iterator[int]:
-        """The number of cells in each row, blank lines apart, as the csv module counts them."""
-        with _open(self.path, self.gzipped) as file:
-            for _ in range(self.before):
-                file.readline()
-            records = _records(file, self.separator)
-            next(records, None)
-            yield from map(len, records)
+    def open(self) -> IO[str]:
+        """The text from the header on."""
+        file = _open(self.path, self.gzipped)
+        for _ in range(self.before):
+            file.readline()
+        return file
+
+    def records(self) -> Iterator[list[str]]:
+        """The cells of each row, as the csv module tells them apart."""
+        with self.open() as file:
+            yield from islice(_records(file, self.separator), 1, None)
 
 
 def read_head(path: Path, gzipped: bool) -> Delimited:

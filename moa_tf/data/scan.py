@@ -123,8 +123,8 @@ def scan_features(
     if count:
         faults.add(
             table.path.name,
-            f"{count} values are missing in {columns} {'column' if columns == 1 else 'columns'}, expected none; a model "
-            "trained with --missing median takes them",
+            f"{count} values are missing in {columns} {'column' if columns == 1 else 'columns'}, expected none; "
+            "a model trained with --missing median takes them",
         )
 
 

@@ -17,6 +17,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pandas as pd
@@ -196,50 +197,73 @@ class Table:
     def _csv_frames(
         self, text: Collection[str], faults: Faults, rows: int
     ) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
-        """The rows that are as long as the header, all columns, with their numbers."""
-        source = self._source
-        lengths = _Lengths(source, faults)
+        """The rows that are as long as the header, all columns, with their numbers.
+
+        pandas leaves out long rows with a warning, or (pandas 2, first of a chunk) cuts them, and fills up short
+        ones with empty cells. Each leaves a sign: the warning, a separator too many, an empty last cell. Only where
+        one of these is seen are all rows looked at with the csv module, which takes as long again.
+        """
+        source, width = self._source, len(self.raw)
         if source.first is None:
             return
-        if source.first > len(self.raw):  # pandas would take the header for short instead.
-            lengths.report_rest()
+        if source.first > width:  # pandas would take the header for short instead.
+            yield from self._whole_rows(0, faults, rows)
             return
         # Neither names= nor usecols=: with them pandas 2 cuts rows that are longer than the header silently.
-        with pd.read_csv(
-            self.path,
-            compression="gzip" if source.gzipped else None,
-            sep=source.separator,
-            decimal=source.decimal,
-            skiprows=source.before,
-            index_col=False,
-            dtype={raw: object for raw, name in zip(self.raw, self.header, strict=True) if name in text},
-            na_filter=False,
-            low_memory=False,
-            on_bad_lines="warn",
-            encoding_errors="replace",
-            chunksize=rows,
-        ) as reader:
-            row, odd = 1, False
+        with source.open() as file:
+            counted = _Counting(file, source.separator)
+            reader = pd.read_csv(
+                counted,
+                sep=source.separator,
+                decimal=source.decimal,
+                index_col=False,
+                dtype={raw: object for raw, name in zip(self.raw, self.header, strict=True) if name in text},
+                na_filter=False,
+                low_memory=False,
+                on_bad_lines="warn",
+                chunksize=rows,
+            )
+            done, known = 0, False
             while True:
                 with warnings.catch_warnings(record=True) as caught:
                     warnings.simplefilter("always")
                     frame = next(reader, None)
-                # pandas leaves out long rows with a warning, and fills up short ones with empty cells. Only
-                # where one of these is seen are the cells counted, which takes a second pass over the file.
-                odd = odd or bool(caught) or (frame is not None and _ends_empty(frame))
                 if frame is None:
-                    if odd:
-                        lengths.report_rest()
+                    odd = bool(caught) or counted.separators != (done + 1) * (width - 1)
+                else:
+                    odd = bool(caught) or _ends_empty(frame)
+                if odd and not known:
+                    if any(length != width for length in map(len, source.records())):
+                        yield from self._whole_rows(done, faults, rows)
+                        return
+                    known = True
+                if frame is None:
                     return
-                frame.columns = self.header
-                number = np.arange(row, row + len(frame))
-                if odd:
-                    number, whole = lengths.take(row - 1, len(frame))
-                    frame, number = frame.iloc[: len(number)][whole].copy(), number[whole]
                 if len(frame):
-                    row = int(number[-1]) + 1
+                    frame.columns = self.header
                     frame.index = pd.RangeIndex(len(frame))
-                    yield frame, number
+                    yield frame, np.arange(done + 1, done + 1 + len(frame))
+                    done += len(frame)
+
+    def _whole_rows(self, done: int, faults: Faults, rows: int) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
+        """Reports the rows of another length in a file that has some; the others after row `done`, as text."""
+        width, kept = len(self.raw), []
+        for row, cells in enumerate(self._source.records(), 1):
+            if len(cells) != width:
+                at = [(row, f"{len(cells)} cells")]
+                expected = f"{width}, as the header has"
+                faults.add_cells(self.path.name, "(all)", "rows of another length", at, expected)
+            elif row > done:
+                kept.append((row, cells))
+            if len(kept) == rows:
+                yield self._frame_of(kept)
+                kept = []
+        if kept:
+            yield self._frame_of(kept)
+
+    def _frame_of(self, kept: list[tuple[int, list[str]]]) -> tuple[pd.DataFrame, np.ndarray]:
+        frame = pd.DataFrame([cells for _, cells in kept], columns=self.header, dtype=object)
+        return frame, np.array([row for row, _ in kept])
 
     def _check_kinds(self, columns: Collection[str], text: Collection[str], faults: Faults) -> bool:
         """Whether all these columns of a Parquet file hold what can be read; reports those that do not."""
@@ -277,41 +301,20 @@ class Table:
                 row += len(frame)
 
 
-class _Lengths:
-    """Counts the cells of a CSV file's rows in step with pandas, and reports rows of another length."""
+class _Counting:
+    """A text file for pandas to read, which counts the separators."""
 
-    def __init__(self, source: Delimited, faults: Faults) -> None:
-        self._file, self._width, self._faults = source.path.name, len(source.header), faults
-        self._rows = enumerate(source.lengths(), 1)
+    def __init__(self, file: IO[str], separator: str) -> None:
+        self._file, self._byte = file, ord(separator)
+        self.separators = 0
 
-    def take(self, done: int, n: int) -> tuple[np.ndarray, np.ndarray]:
-        """The numbers [n] of the next rows that are not too long, and [n] whether they are whole.
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size).encode()  # pandas would encode it too.
+        self.separators += int(np.count_nonzero(np.frombuffer(data, np.uint8) == self._byte))
+        return data
 
-        Args:
-            done: rows up to this one are known to be whole.
-            n: how many.
-        """
-        numbers: list[int] = []
-        whole: list[bool] = []
-        while len(numbers) < n:
-            row, length = next(self._rows, (0, 0))
-            if not row:
-                raise pd.errors.ParserError("the rows cannot be told apart, are quotes unbalanced?")
-            if row > done and self._report(row, length) <= self._width:
-                numbers.append(row)
-                whole.append(length == self._width)
-        return np.array(numbers, int), np.array(whole, bool)
-
-    def report_rest(self) -> None:
-        for row, length in self._rows:
-            self._report(row, length)
-
-    def _report(self, row: int, length: int) -> int:
-        if length != self._width:
-            cells = [(row, f"{length} cells")]
-            expected = f"{self._width}, as the header has"
-            self._faults.add_cells(self._file, "(all)", "rows of another length", cells, expected)
-        return length
+    def __iter__(self) -> Iterator[str]:  # What pandas knows a file by; it reads it by `read`.
+        return iter(self._file)
 
 
 def _ends_empty(frame: pd.DataFrame) -> bool:

@@ -115,7 +115,7 @@ def rank_metrics(
     for stratum in np.unique(strata):
         members = np.flatnonzero(strata == stratum)
         y, scores, counted = targets[members] > 0, probabilities[members], several[members].astype(np.float64)
-        for column in np.flatnonzero(y.any(0) & ~y.all(0)):
+        for column in np.flatnonzero(y.any(0)):
             sums = _rank(y[:, column], scores[:, column], counted)
             both = sums[1] > 0  # rows of weight 0 are not there
             for total, value in zip((won, pairs, precision, positives), sums, strict=True):

@@ -7,6 +7,7 @@ from moa_tf.layers.entmax import Entmax15, Sparsemax, entmax15, sparsemax
 from moa_tf.layers.ghost_batch_norm import GhostBatchNormalization
 from moa_tf.layers.glu import FeatureTransformer, GatedLinearUnit
 from moa_tf.layers.tabnet_attention import AttentiveTransformer
+from moa_tf.layers.tabnet_decoder import RandomGroupMask, ReconstructionError, TabNetDecoder
 from moa_tf.layers.tabnet_encoder import TabNetEncoder
 from moa_tf.layers.weight_norm import WeightNormDense
 
@@ -20,7 +21,10 @@ __all__ = [
     "GatedLinearUnit",
     "GhostBatchNormalization",
     "NearestIndex",
+    "RandomGroupMask",
+    "ReconstructionError",
     "Sparsemax",
+    "TabNetDecoder",
     "TabNetEncoder",
     "WeightNormDense",
     "entmax15",

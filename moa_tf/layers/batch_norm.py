@@ -7,18 +7,20 @@ from typing import Any
 import keras
 from keras import ops
 
+from moa_tf.layers.gradient import custom_gradient
+
 
 @keras.saving.register_keras_serializable(package="moa_tf")
 class FastBatchNormalization(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization` with a hand-written gradient for [B, F] inputs.
 
-    y = a x + (β − μ a), a = γ/σ, μ = E[x], σ² = E[x²] − μ² + ε, over the batch.
+    y = a d + (β − δ a), a = γ/σ, δ = E[d], σ² = E[d²] − δ² + ε, over the batch, with d = x − x₁ and x₁ its first row.
 
     Arguments, weights, moving statistics and results (to rounding) are those of the base class, which does all
     work in inference, with other shapes, masks or renormalisation, and with `synchronized=True`.
 
-    σ² loses digits where |μ| is large beside the deviation, by a relative error of about 1e-7 (μ/σ)²: this is
-    a layer for scaled features and for activations, where that is small.
+    The shift by the first row changes nothing but the rounding: σ² has a relative error of about 1e-7 (δ/σ)², which is
+    small however far the mean is from 0. A batch without rows leaves the moving statistics as they are.
 
     Source: Ioffe & Szegedy 2015, Batch Normalization, algorithm 1 and section 3.
     """
@@ -29,8 +31,11 @@ class FastBatchNormalization(keras.layers.BatchNormalization):
         if not learns or plain or len(inputs.shape) != 2 or self.axis not in (-1, 1):
             return super().call(inputs, training=training, mask=mask)
         x = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
-        rows = ops.cast(ops.shape(x)[0], x.dtype)
-        # The gradient of both is in `_normalise`.
+        size = ops.shape(x)[0]
+        rows = ops.cast(ops.maximum(size, 1), x.dtype)
+        # The gradient of the mean and of the variance is in `_normalise`, and no shift of x changes it.
+        first = ops.stop_gradient(x[:1])
+        x = x - first
         still = ops.stop_gradient(x)
         mean = _total(still) / rows
         variance = ops.maximum(_total(ops.square(still)) / rows - ops.square(mean), 0.0)
@@ -40,9 +45,10 @@ class FastBatchNormalization(keras.layers.BatchNormalization):
         beta = ops.reshape(self.beta, features) if self.center else ops.zeros(features, x.dtype)
         gamma, beta = (ops.cast(weight, x.dtype) for weight in (gamma, beta))
         outputs = _normalise(x, gamma, beta, mean, ops.rsqrt(variance + self.epsilon))
-        for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            kept = ops.cast(moving, x.dtype) * self.momentum
-            moving.assign(kept + value * (1.0 - self.momentum))
+        # Without rows `first` has none either, and its sum is 0.
+        for moving, value in ((self.moving_mean, mean + _total(first)), (self.moving_variance, variance)):
+            old = ops.cast(moving, x.dtype)
+            moving.assign(ops.where(size > 0, old * self.momentum + value * (1.0 - self.momentum), old))
         return ops.cast(outputs, self.compute_dtype)
 
 
@@ -52,7 +58,7 @@ def _total(values: Any) -> Any:
     return ops.matmul(ops.transpose(ops.ones_like(values[:, :1])), values)[0]
 
 
-@ops.custom_gradient
+@custom_gradient
 def _normalise(x: Any, gamma: Any, beta: Any, mean: Any, inverse: Any) -> Any:
     """γ (x − mean) · inverse + β, for the mean and the inverse deviation of x itself.
 
@@ -61,7 +67,7 @@ def _normalise(x: Any, gamma: Any, beta: Any, mean: Any, inverse: Any) -> Any:
     scale = gamma * inverse
 
     def gradient(dy: Any) -> tuple[Any, ...]:
-        rows = ops.cast(ops.shape(x)[0], x.dtype)
+        rows = ops.cast(ops.maximum(ops.shape(x)[0], 1), x.dtype)
         dbeta = _total(dy)
         dgamma = (_total(dy * x) - mean * dbeta) * inverse
         # What is the same for a whole column is taken together: three passes over the batch.

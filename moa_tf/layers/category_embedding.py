@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from moa_tf.errors import InputError
+from moa_tf.errors import InputError, whole_number
 
 
 @keras.saving.register_keras_serializable(package="moa_tf")
@@ -37,15 +37,13 @@ class CategoryEmbedding(keras.layers.Layer):
         self, sizes: Sequence[int], embedding_dim: int = 1, seed: int | None = None, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        if not sizes or min(sizes) < 1:
-            raise InputError(
-                f"sizes={tuple(sizes)}: expected at least one column, each of at least 1 category"
-            )
-        if embedding_dim < 1:
-            raise InputError(f"embedding_dim={embedding_dim}: expected at least 1")
-        self.sizes = tuple(int(size) for size in sizes)
-        self.embedding_dim = embedding_dim
-        self.seed = seed
+        if not len(sizes):
+            raise InputError("sizes: expected at least one column")
+        self.sizes = tuple(whole_number(f"sizes[{k}]", size) for k, size in enumerate(sizes))
+        self.embedding_dim = whole_number("embedding_dim", embedding_dim)
+        # Half precision would round a category's number that comes as a float.
+        self.autocast = False
+        self.seed = whole_number("seed", seed, least=0, optional=True)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         if input_shape[-1] != len(self.sizes):
@@ -64,7 +62,7 @@ class CategoryEmbedding(keras.layers.Layer):
     def call(self, inputs: Any) -> Any:
         columns = ops.cast(inputs, "int32")
         parts = [ops.take(table, columns[:, k], axis=0) for k, table in enumerate(self.tables)]
-        return ops.concatenate(parts, axis=-1)
+        return ops.cast(ops.concatenate(parts, axis=-1), self.compute_dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (input_shape[0], len(self.sizes) * self.embedding_dim)
@@ -88,7 +86,7 @@ class NearestIndex(keras.layers.Layer):
     Input: [B] numbers. Output: [B, 1] int32 in [0, len(values)).
 
     Raises:
-        InputError: no values.
+        InputError: no values, or one that is not finite.
 
     Example:
         >>> import numpy as np
@@ -102,6 +100,10 @@ class NearestIndex(keras.layers.Layer):
         if not len(values):
             raise InputError("values: expected at least one")
         self.values = tuple(float(value) for value in values)
+        if not np.isfinite(self.values).all():
+            raise InputError(f"values={self.values}: expected finite numbers")
+        # Half precision would make neighbours of values that are none.
+        self.autocast = False
 
     def call(self, inputs: Any) -> Any:
         distance = ops.abs(ops.cast(inputs, "float32")[:, None] - np.asarray(self.values, "float32"))

@@ -7,6 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from moa_tf.errors import whole_number
+
 LEVELS = 256
 
 
@@ -28,6 +30,10 @@ class ByteDropout(keras.layers.Dropout):
 
     Source: Srivastava et al. 2014, Dropout, section 4, in its inverted form (section 10).
     """
+
+    def __init__(self, rate: float, noise_shape: Any = None, seed: int | None = None, **kwargs: Any) -> None:
+        seed = whole_number("seed", seed, least=0, optional=True)
+        super().__init__(float(rate), noise_shape=noise_shape, seed=seed, **kwargs)
 
     def call(self, inputs: Any, training: bool | None = False) -> Any:
         if training and self.rate == 1:  # Keras 3.12's own refuses it.

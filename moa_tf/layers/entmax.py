@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops
+
+from moa_tf.layers.gradient import custom_gradient
 
 MAX_NEWTON_STEPS = 64
 """More than any row needs: 876 entries take 4 to 8."""
@@ -28,7 +32,8 @@ def sparsemax(logits: Any, axis: int = -1) -> Any:
         axis: the axis along which the result sums to 1.
 
     Returns:
-        A tensor of the shape and dtype of `logits`.
+        A tensor of the shape and dtype of `logits`. A logit of -∞ gets probability 0. A row without a largest finite
+        logit, or with a NaN, is NaN, and its gradient too; other rows do not feel it.
     """
     return _along_last_axis(_sparsemax, logits, axis)
 
@@ -47,7 +52,8 @@ def entmax15(logits: Any, axis: int = -1) -> Any:
         axis: the axis along which the result sums to 1.
 
     Returns:
-        A tensor of the shape and dtype of `logits`.
+        A tensor of the shape and dtype of `logits`. A logit of -∞ gets probability 0. A row without a largest finite
+        logit, or with a NaN, is NaN, and its gradient too; other rows do not feel it.
     """
     return _along_last_axis(_entmax15, logits, axis)
 
@@ -63,20 +69,26 @@ def _along_last_axis(function: Callable[[Any], Any], logits: Any, axis: int) -> 
 def _newton(step: Callable[[Any], Any], tau: Any, tolerance: float) -> Any:
     """Iterates τ ← τ + step(τ) until no row has moved by more than `tolerance`."""
 
-    def unfinished(tau: Any, change: Any) -> Any:
-        return change > tolerance
+    def unfinished(tau: Any, moving: Any) -> Any:
+        return moving
 
-    def body(tau: Any, change: Any) -> tuple[Any, Any]:
+    def body(tau: Any, moving: Any) -> tuple[Any, Any]:
         delta = step(tau)
-        return tau + delta, ops.max(delta)
+        # A NaN is above nothing: its row waits for the others and does not stop them.
+        return tau + delta, ops.any(delta > tolerance)
 
-    change = ops.convert_to_tensor(1.0, dtype="float32")
-    return ops.while_loop(unfinished, body, (tau, change), maximum_iterations=MAX_NEWTON_STEPS)[0]
+    moving = ops.convert_to_tensor(True)
+    return ops.while_loop(unfinished, body, (tau, moving), maximum_iterations=MAX_NEWTON_STEPS)[0]
 
 
-@ops.custom_gradient
+def _largest(z: Any) -> Any:
+    # Without `initial` Keras refuses a batch that has no rows.
+    return ops.max(z, axis=-1, keepdims=True, initial=-math.inf)
+
+
+@custom_gradient
 def _sparsemax(z: Any) -> tuple[Any, Callable[..., Any]]:
-    z = z - ops.max(z, axis=-1, keepdims=True)
+    z = z - _largest(z)
 
     def step(tau: Any) -> Any:
         excess = ops.sum(ops.relu(z - tau), axis=-1, keepdims=True) - 1.0
@@ -88,7 +100,7 @@ def _sparsemax(z: Any) -> tuple[Any, Callable[..., Any]]:
     p = ops.relu(z - tau)
 
     def gradient(*upstream: Any) -> Any:
-        support = ops.cast(p > 0, p.dtype)
+        support = ops.sign(p)  # NaN where p is.
         dz = upstream[0] * support
         mean = ops.sum(dz, axis=-1, keepdims=True) / ops.sum(support, axis=-1, keepdims=True)
         return dz - mean * support
@@ -96,9 +108,9 @@ def _sparsemax(z: Any) -> tuple[Any, Callable[..., Any]]:
     return p, gradient
 
 
-@ops.custom_gradient
+@custom_gradient
 def _entmax15(z: Any) -> tuple[Any, Callable[..., Any]]:
-    z = 0.5 * (z - ops.max(z, axis=-1, keepdims=True))
+    z = 0.5 * (z - _largest(z))
 
     def step(tau: Any) -> Any:
         r = ops.relu(z - tau)
@@ -122,7 +134,7 @@ class _SparseActivation(keras.layers.Layer):
 
     def __init__(self, axis: int = -1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.axis = axis
+        self.axis = operator.index(axis)
         self.supports_masking = True
         self._build_at_init()
 

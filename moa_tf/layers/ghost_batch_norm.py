@@ -8,7 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from moa_tf.errors import InputError
+from moa_tf.errors import InputError, whole_number
+from moa_tf.layers.gradient import custom_gradient
 
 
 @keras.saving.register_keras_serializable(package="moa_tf")
@@ -57,15 +58,13 @@ class GhostBatchNormalization(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if virtual_batch_size is not None and virtual_batch_size < 1:
-            raise InputError(f"virtual_batch_size={virtual_batch_size}: expected at least 1, or None")
         if not 0 <= momentum < 1:
             raise InputError(f"momentum={momentum}: expected in [0, 1)")
         if epsilon <= 0:
             raise InputError(f"epsilon={epsilon}: expected above 0")
-        self.virtual_batch_size = virtual_batch_size
-        self.momentum = momentum
-        self.epsilon = epsilon
+        self.virtual_batch_size = whole_number("virtual_batch_size", virtual_batch_size, optional=True)
+        self.momentum = float(momentum)
+        self.epsilon = float(epsilon)
         self.supports_masking = True
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -98,8 +97,9 @@ class GhostBatchNormalization(keras.layers.Layer):
         """Rows of the batch and of a virtual batch: ints where the batch size is static, else tensors."""
         size = inputs.shape[0] if inputs.shape[0] is not None else ops.shape(inputs)[0]
         if self.virtual_batch_size is None:
-            return size, size
-        return size, _ceil_div(size, _ceil_div(size, self.virtual_batch_size))
+            return size, _at_least_1(size)
+        # A batch without rows has no virtual batch: 1 keeps both divisors from 0.
+        return size, _at_least_1(_ceil_div(size, _at_least_1(_ceil_div(size, self.virtual_batch_size))))
 
     def _update_moving(self, mean: Any, variance: Any, count: Any) -> None:
         # One row has no unbiased variance: it counts with its biased one, 0.
@@ -124,6 +124,10 @@ class GhostBatchNormalization(keras.layers.Layer):
 
 def _ceil_div(a: Any, b: Any) -> Any:
     return (a + b - 1) // b
+
+
+def _at_least_1(a: Any) -> Any:
+    return max(a, 1) if isinstance(a, int) else ops.maximum(a, 1)
 
 
 def _normalise(x: Any, gamma: Any, beta: Any, size: Any, rows: Any, epsilon: float) -> tuple[Any, ...]:
@@ -176,4 +180,4 @@ def _normalise(x: Any, gamma: Any, beta: Any, size: Any, rows: Any, epsilon: flo
         return (y, mean, variance), gradient
 
     # The moving statistics get no gradient, so that of mean and variance is of no account.
-    return *ops.custom_gradient(forward)(x, gamma, beta), count
+    return *custom_gradient(forward)(x, gamma, beta), count

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from moa_tf.errors import InputError
+from moa_tf.errors import InputError, whole_number
 from moa_tf.layers.ghost_batch_norm import GhostBatchNormalization
 
 
@@ -53,16 +53,14 @@ class GatedLinearUnit(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if units < 1:
-            raise InputError(f"units={units}: expected at least 1")
-        if kernel is not None and kernel.units != 2 * units:
+        self.units = whole_number("units", units)
+        if kernel is not None and kernel.units != 2 * self.units:
             raise InputError(f"kernel of {kernel.units} units: expected {2 * units}, twice the layer's units")
-        self.units = units
         self.shares_kernel = kernel is not None
         self.kernel = kernel
-        self.virtual_batch_size = virtual_batch_size
-        self.momentum = momentum
-        self.seed = seed
+        self.virtual_batch_size = whole_number("virtual_batch_size", virtual_batch_size, optional=True)
+        self.momentum = float(momentum)
+        self.seed = whole_number("seed", seed, least=0, optional=True)
         self.normalization = GhostBatchNormalization(
             virtual_batch_size, momentum, dtype=self.dtype_policy, name="normalization"
         )
@@ -145,16 +143,16 @@ class FeatureTransformer(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if n_independent < 0 or n_independent + len(shared) < 1:
+        self.n_independent = whole_number("n_independent", n_independent, least=0)
+        if n_independent + len(shared) < 1:
             raise InputError(
                 f"n_independent={n_independent} with {len(shared)} shared layers: expected at least one layer"
             )
-        self.units = units
-        self.n_independent = n_independent
+        self.units = whole_number("units", units)
         self.shared = list(shared)
-        self.virtual_batch_size = virtual_batch_size
-        self.momentum = momentum
-        self.seed = seed
+        self.virtual_batch_size = whole_number("virtual_batch_size", virtual_batch_size, optional=True)
+        self.momentum = float(momentum)
+        self.seed = whole_number("seed", seed, least=0, optional=True)
         kernels = [*shared, *[None] * n_independent]
         self.blocks = [
             GatedLinearUnit(

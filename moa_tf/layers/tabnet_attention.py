@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from moa_tf.errors import InputError
+from moa_tf.errors import InputError, whole_number
 from moa_tf.layers.entmax import entmax15, sparsemax
 from moa_tf.layers.ghost_batch_norm import GhostBatchNormalization
 
@@ -53,15 +53,13 @@ class AttentiveTransformer(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if units < 1:
-            raise InputError(f"units={units}: expected at least 1")
         if mask_type not in MASK_TYPES:
             raise InputError(f"mask_type={mask_type}: expected one of {', '.join(MASK_TYPES)}")
-        self.units = units
+        self.units = whole_number("units", units)
         self.mask_type = mask_type
-        self.virtual_batch_size = virtual_batch_size
-        self.momentum = momentum
-        self.seed = seed
+        self.virtual_batch_size = whole_number("virtual_batch_size", virtual_batch_size, optional=True)
+        self.momentum = float(momentum)
+        self.seed = whole_number("seed", seed, least=0, optional=True)
         self.normalization = GhostBatchNormalization(
             virtual_batch_size, momentum, dtype=self.dtype_policy, name="normalization"
         )

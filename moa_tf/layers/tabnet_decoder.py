@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from moa_tf.errors import InputError
+from moa_tf.errors import InputError, whole_number
 from moa_tf.layers.glu import FeatureTransformer, glu_kernel
 
 
@@ -23,17 +23,17 @@ class RandomGroupMask(keras.layers.Layer):
     Input: any [B, ...]; only B counts. Output: [B, units] of zeros and ones.
 
     Raises:
-        InputError: ratio outside (0, 1).
+        InputError: units below 1, or ratio outside (0, 1).
     """
 
     def __init__(self, units: int, ratio: float = 0.5, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not 0 < ratio < 1:
             raise InputError(f"ratio={ratio}: expected between 0 and 1")
-        self.units = units
-        self.ratio = ratio
-        self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.units = whole_number("units", units)
+        self.ratio = float(ratio)
+        self.seed = whole_number("seed", seed, least=0, optional=True)
+        self.seed_generator = keras.random.SeedGenerator(self.seed)
 
     def call(self, inputs: Any) -> Any:
         shape = (ops.shape(inputs)[0], self.units)
@@ -63,6 +63,9 @@ class TabNetDecoder(keras.layers.Layer):
         seed: of the initial values.
 
     Input: [B, n_steps, n_d]. Output: [B, units].
+
+    Raises:
+        InputError: units below 1, a negative number of layers, or neither shared nor independent ones.
     """
 
     def __init__(
@@ -76,12 +79,14 @@ class TabNetDecoder(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.units = units
-        self.n_shared = n_shared
-        self.n_independent = n_independent
-        self.virtual_batch_size = virtual_batch_size
-        self.momentum = momentum
-        self.seed = seed
+        self.units = whole_number("units", units)
+        self.n_shared = whole_number("n_shared", n_shared, least=0)
+        self.n_independent = whole_number("n_independent", n_independent, least=0)
+        self.virtual_batch_size = whole_number("virtual_batch_size", virtual_batch_size, optional=True)
+        self.momentum = float(momentum)
+        if self.n_shared + self.n_independent < 1:
+            raise InputError("n_shared=0 with n_independent=0: expected at least one GLU layer")
+        self.seed = whole_number("seed", seed, least=0, optional=True)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         batch, steps, width = input_shape

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from moa_tf.errors import InputError
+from moa_tf.errors import InputError, whole_number
 from moa_tf.layers.ghost_batch_norm import GhostBatchNormalization
 from moa_tf.layers.glu import FeatureTransformer, glu_kernel
 from moa_tf.layers.tabnet_attention import MASK_TYPES, AttentiveTransformer, group_matrix
@@ -80,19 +80,17 @@ class TabNetEncoder(keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         check_architecture(n_d, n_a, n_steps, gamma, n_shared, n_independent, mask_type, lambda_sparse)
-        self.n_d = n_d
-        self.n_a = n_a
-        self.n_steps = n_steps
-        self.gamma = gamma
-        self.n_shared = n_shared
-        self.n_independent = n_independent
+        # Plain numbers, whatever NumPy's came: the config is JSON.
+        self.n_d, self.n_a, self.n_steps = int(n_d), int(n_a), int(n_steps)
+        self.n_shared, self.n_independent = int(n_shared), int(n_independent)
+        self.gamma = float(gamma)
         self.mask_type = mask_type
-        self.lambda_sparse = lambda_sparse
-        self.virtual_batch_size = virtual_batch_size
-        self.momentum = momentum
+        self.lambda_sparse = float(lambda_sparse)
+        self.virtual_batch_size = whole_number("virtual_batch_size", virtual_batch_size, optional=True)
+        self.momentum = float(momentum)
         self.groups = tuple(tuple(int(index) for index in group) for group in groups)
-        self.epsilon = epsilon
-        self.seed = seed
+        self.epsilon = float(epsilon)
+        self.seed = whole_number("seed", seed, least=0, optional=True)
 
     def _seed(self, offset: int) -> int | None:
         return None if self.seed is None else self.seed * 10_007 + offset
@@ -204,10 +202,11 @@ def check_architecture(
     lambda_sparse: float,
 ) -> None:
     """Raises InputError, one line, for the first of TabNet's settings that is out of its range."""
-    at_least = {"n_d": (n_d, 1), "n_a": (n_a, 1), "n_steps": (n_steps, 1), "gamma": (gamma, 1)}
-    at_least |= {"n_shared": (n_shared, 0), "n_independent": (n_independent, 0)}
-    at_least |= {"lambda_sparse": (lambda_sparse, 0)}
-    for name, (value, least) in at_least.items():
+    sizes = {"n_d": (n_d, 1), "n_a": (n_a, 1), "n_steps": (n_steps, 1)}
+    sizes |= {"n_shared": (n_shared, 0), "n_independent": (n_independent, 0)}
+    for name, (value, least) in sizes.items():
+        whole_number(name, value, least)
+    for name, value, least in (("gamma", gamma, 1), ("lambda_sparse", lambda_sparse, 0)):
         if not value >= least:
             raise InputError(f"{name}={value}: expected at least {least}")
     if n_shared + n_independent < 1:

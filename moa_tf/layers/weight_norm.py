@@ -7,7 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from moa_tf.errors import InputError
+from moa_tf.errors import InputError, whole_number
+from moa_tf.layers.gradient import custom_gradient
 
 
 @keras.saving.register_keras_serializable(package="moa_tf")
@@ -17,7 +18,8 @@ class WeightNormDense(keras.layers.Layer):
     y = activation(x W + b), W[:, o] = g[o] v[:, o] / ‖v[:, o]‖
 
     v is the weight `kernel`. W itself is never formed: y = activation((x v) · g/‖v‖ + b) scales the B × units
-    product instead of the inputs × units matrix, which is the larger of the two in training.
+    product instead of the inputs × units matrix, which is the larger of the two in training. A v[:, o] of 0 has no
+    direction: its W[:, o] is 0, and so are its gradients, so that `kernel_initializer="zeros"` trains b alone.
 
     Args:
         units: number of outputs.
@@ -48,9 +50,7 @@ class WeightNormDense(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if not isinstance(units, int) or units < 1:
-            raise InputError(f"units={units}: expected a whole number, at least 1")
-        self.units = units
+        self.units = whole_number("units", units)
         self.activation = keras.activations.get(activation)
         self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
@@ -66,7 +66,9 @@ class WeightNormDense(keras.layers.Layer):
         self.g = self.add_weight(
             name="g",
             shape=(self.units,),
-            initializer=lambda shape, dtype: ops.cast(_norm(ops.convert_to_tensor(self.kernel)), dtype),
+            initializer=lambda shape, dtype: ops.cast(
+                ops.sqrt(_squared_norm(ops.convert_to_tensor(self.kernel))), dtype
+            ),
             autocast=False,
         )
         self.bias = None
@@ -111,7 +113,7 @@ class WeightNormDense(keras.layers.Layer):
             self.build(batch.shape)
         inputs = ops.cast(batch, self.kernel.dtype)
         v = ops.convert_to_tensor(self.kernel)
-        t = ops.reshape(ops.matmul(inputs, v) / _norm(v), (-1, self.units))
+        t = ops.reshape(ops.matmul(inputs, v) * _over_norm(1.0, v)[0], (-1, self.units))
         mean, deviation = ops.mean(t, axis=0), ops.std(t, axis=0)
         varies = deviation > 1e-6
         g = ops.where(varies, 1 / ops.where(varies, deviation, 1.0), self.g)
@@ -129,26 +131,33 @@ class WeightNormDense(keras.layers.Layer):
         }
 
 
-def _norm(v: Any) -> Any:
-    """[units] lengths of the columns of v [inputs, units]."""
+def _squared_norm(v: Any) -> Any:
+    """[units] squared lengths of the columns of v [inputs, units]."""
     # A product with a row of ones: on a CPU it takes half the time of a sum down the columns.
-    return ops.sqrt(ops.matmul(ops.ones((1, v.shape[0]), v.dtype), ops.square(v))[0])
+    return ops.matmul(ops.ones((1, v.shape[0]), v.dtype), ops.square(v))[0]
+
+
+def _over_norm(g: Any, v: Any) -> tuple[Any, Any]:
+    """g/‖v‖, or 0 where ‖v‖ is 0; and ‖v‖, or 1 there. Both [units]."""
+    squared = _squared_norm(v)
+    # The gradient of the root at 0 is infinite: 1 stands in before the root is taken.
+    norm = ops.sqrt(ops.where(squared > 0, squared, 1.0))
+    return ops.where(squared > 0, g / norm, 0.0), norm
 
 
 def _plain_scaled_product(x: Any, v: Any, g: Any) -> Any:
     """The product x v · g/‖v‖ in the dtype of x, gradient by the backend."""
-    return ops.matmul(x, ops.cast(v, x.dtype)) * ops.cast(g / _norm(v), x.dtype)
+    return ops.matmul(x, ops.cast(v, x.dtype)) * ops.cast(_over_norm(g, v)[0], x.dtype)
 
 
-@ops.custom_gradient
+@custom_gradient
 def _scaled_product(x: Any, v: Any, g: Any) -> Any:
     """As `_plain_scaled_product`, with a gradient that passes over the inputs × units matrix less often.
 
     With z = x v and u = dy · g/‖v‖: dx = u vᵀ, dg = Σ_b dy z / ‖v‖, dv = xᵀ u − v · dg g/‖v‖².
     """
-    norm = _norm(v)
+    scale, norm = _over_norm(g, v)
     low = ops.cast(v, x.dtype)
-    scale = g / norm
     low_scale = ops.cast(scale, x.dtype)
     z = ops.matmul(x, low)
 

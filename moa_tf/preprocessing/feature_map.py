@@ -17,7 +17,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from moa_tf.errors import InputError
+from moa_tf.errors import InputError, whole_number
+from moa_tf.preprocessing.adapted import AdaptedLayer
 
 Embedding = Literal["tsne", "umap", "pca", "kernel-pca"]
 Rectangle = Literal["minimum", "pydeepinsight"]
@@ -43,10 +44,12 @@ def embed_features(
         [F, 2] float, in the embedding's own units.
 
     Raises:
-        InputError: too few features, a value that is not finite, or UMAP asked for and not installed.
+        InputError: too few features, a value that is not finite, another embedding, or UMAP asked for and not
+            installed.
 
     Source: van der Maaten and Hinton 2008 (t-SNE); McInnes et al. 2018 (UMAP).
     """
+    _choice("embedding", embedding, Embedding)
     features = np.asarray(features, np.float64)
     count = features.shape[1]
     if count < MIN_FEATURES:
@@ -76,11 +79,15 @@ def embed_features(
         from sklearn.decomposition import PCA
 
         return PCA(2, random_state=seed).fit_transform(points)
-    if embedding == "kernel-pca":
-        from sklearn.decomposition import KernelPCA
+    from sklearn.decomposition import KernelPCA
 
-        return KernelPCA(2, kernel="rbf", random_state=seed).fit_transform(points)
-    raise InputError(f"embedding={embedding}: expected one of {', '.join(get_args(Embedding))}")
+    return KernelPCA(2, kernel="rbf", random_state=seed).fit_transform(points)
+
+
+def _choice(name: str, value: str, choices: Any) -> str:
+    if value not in get_args(choices):
+        raise InputError(f"{name}={value}: expected one of {', '.join(get_args(choices))}")
+    return value
 
 
 def align_to_rectangle(embedding: np.ndarray, rectangle: Rectangle = "minimum") -> np.ndarray:
@@ -154,9 +161,7 @@ def to_pixels(
     scaled = ((coordinates - low) / (high - low)).astype(np.float64) * image_size
     if discretization == "assignment":
         return _assign_pixels(scaled, image_size)
-    if discretization not in get_args(Discretization):
-        choices = ", ".join(get_args(Discretization))
-        raise InputError(f"discretization={discretization}: expected one of {choices}")
+    _choice("discretization", discretization, Discretization)
     # The far edge belongs to the last pixel.
     return np.clip(np.floor(scaled), 0, image_size - 1).astype(np.int32)
 
@@ -175,37 +180,8 @@ def _assign_pixels(scaled: np.ndarray, image_size: int) -> np.ndarray:
     return np.stack(np.divmod(chosen, image_size), axis=1).astype(np.int32)
 
 
-def features_at(pixels: np.ndarray, row: int, column: int) -> np.ndarray:
-    """Indices of the features that share the pixel at `row`, `column`; empty where none lies."""
-    pixels = np.asarray(pixels)
-    return np.flatnonzero((pixels[:, 0] == row) & (pixels[:, 1] == column))
-
-
-def image_to_features(images: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """Reads every feature's value back from its pixel: the inverse of the image, where no pixel is shared.
-
-    Args:
-        images: [..., H, W, C], or [..., H, W] when no axis of channels is there; the pixels must fit.
-        pixels: [F, 2] rows and columns.
-
-    Returns:
-        [..., F, C] or [..., F]; features that share a pixel get the same value.
-
-    Raises:
-        InputError: a pixel lies outside of the image.
-    """
-    images, pixels = np.asarray(images), np.asarray(pixels)
-    channels = images.ndim > 2 and images.shape[-1] <= 4 < images.shape[-2]
-    height, width = images.shape[-3:-1] if channels else images.shape[-2:]
-    if (pixels >= (height, width)).any():
-        far = pixels.max(0)
-        raise InputError(f"image of {height} x {width} pixels: the map reaches row {far[0]}, column {far[1]}")
-    rows, columns = pixels.T
-    return images[..., rows, columns, :] if channels else images[..., rows, columns]
-
-
 @keras.saving.register_keras_serializable(package="moa_tf")
-class FeatureMap(keras.layers.Layer):
+class FeatureMap(AdaptedLayer):
     """Fits and carries the map from features to pixels; passes the features on unchanged.
 
     It stands at the end of the preprocessing, so that the map is fitted once a fold and saved with the model;
@@ -224,6 +200,9 @@ class FeatureMap(keras.layers.Layer):
 
     Returns:
         The features as they came.
+
+    Raises:
+        InputError: image_size below 1, an unknown choice, or a call before adapt().
     """
 
     def __init__(
@@ -237,63 +216,61 @@ class FeatureMap(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.image_size = image_size
-        self.embedding = embedding
-        self.rectangle = rectangle
-        self.discretization = discretization
-        self.perplexity = perplexity
-        self.seed = seed
+        self.image_size = whole_number("image_size", image_size)
+        self.embedding = _choice("embedding", embedding, Embedding)
+        self.rectangle = _choice("rectangle", rectangle, Rectangle)
+        self.discretization = _choice("discretization", discretization, Discretization)
+        self.perplexity = float(perplexity)
+        self.seed = whole_number("seed", seed, least=0)
 
     def build(self, input_shape: Sequence[int | None]) -> None:
-        shape = (input_shape[-1], 2)
-        unset = keras.initializers.Constant(-1)
-        self._pixels = self.add_weight(
-            name="pixels", shape=shape, dtype="int32", initializer=unset, trainable=False, autocast=False
-        )
-        self._coordinates = self.add_weight(
-            name="coordinates",
-            shape=shape,
-            dtype="float32",
-            initializer="zeros",
-            trainable=False,
-            autocast=False,
-        )
+        shape = (self._expect_features(input_shape), 2)
+        self._pixels = self._weight("pixels", shape, "int32", unset=-1)
+        self._coordinates = self._weight("coordinates", shape, "float32")
 
     def adapt(self, features: np.ndarray) -> None:
-        """Fits the map on [N, F] scaled features of the training fold.
+        """Fits the map on [N, F] scaled features of the training fold; a second time as if it were the first.
 
         Raises:
-            InputError: see `embed_features`, `align_to_rectangle` and `to_pixels`.
+            InputError: see `embed_features`, `align_to_rectangle` and `to_pixels`; no rows, another rank, or the layer
+                is part of a model that was made for another number of features.
         """
-        features = ops.convert_to_numpy(features)
-        if not self.built:
-            self.build(features.shape)
-            self.built = True
+        features = self._table(features)
         embedding = embed_features(features, self.embedding, perplexity=self.perplexity, seed=self.seed)
         coordinates = align_to_rectangle(embedding, self.rectangle)
-        self._pixels.assign(to_pixels(coordinates, self.image_size, self.discretization))
+        pixels = to_pixels(coordinates, self.image_size, self.discretization)
+        self._build_for(features.shape[1])
+        self._pixels.assign(pixels)
         low, high = coordinates.min(0), coordinates.max(0)
         self._coordinates.assign((coordinates - low) / (high - low))
+        self._adapted = True
 
     @property
     def pixels(self) -> np.ndarray:
         """[F, 2] int32 row and column of each feature's pixel.
 
         Raises:
-            ValueError: the layer is not adapted yet.
+            InputError: the layer is not adapted yet.
         """
-        pixels = ops.convert_to_numpy(self._pixels) if self.built else np.full((1, 2), -1)
+        self._require_adapted()
+        pixels = ops.convert_to_numpy(self._pixels)
         if (pixels < 0).any():
-            raise ValueError("FeatureMap: call adapt() on the training fold before asking for pixels")
+            raise InputError(f"{self._who}: is a clone without the weights of the layer that was adapted")
         return pixels
 
     @property
     def coordinates(self) -> np.ndarray:
-        """[F, 2] float32 place of each feature before pixels, both axes in [0, 1]; for pictures."""
+        """[F, 2] float32 place of each feature before pixels, both axes in [0, 1]; for pictures.
+
+        Raises:
+            InputError: the layer is not adapted yet.
+        """
+        self._require_adapted()
         return ops.convert_to_numpy(self._coordinates)
 
     def call(self, features: Any) -> Any:
-        return features
+        self._require_adapted()
+        return ops.cast(features, self.compute_dtype)
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> Sequence[int | None]:
         return input_shape

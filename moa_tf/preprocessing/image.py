@@ -9,6 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from moa_tf.errors import InputError, whole_number
+
 Channels = Literal["grey", "mean-min-max"]
 
 
@@ -32,6 +34,9 @@ class FeatureImage(keras.layers.Layer):
     Returns:
         [B, H, W, 3]; 0 where no feature lies.
 
+    Raises:
+        InputError: pixels that are no pairs or lie outside of the image, or an unknown choice of channels.
+
     Source: Sharma et al. 2019, DeepInsight, Methods. `mean-min-max` is the choice of the first place in the
     Mechanisms of Action competition.
     """
@@ -44,11 +49,18 @@ class FeatureImage(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        image_size = whole_number("image_size", image_size)
         table = np.asarray(pixels, np.int32)
-        if table.ndim != 2 or table.shape[1] != 2 or (table < 0).any() or (table >= image_size).any():
-            raise ValueError(f"FeatureImage: expected pixels as [F, 2] within {image_size} x {image_size}")
+        if (
+            not len(table)
+            or table.ndim != 2
+            or table.shape[1] != 2
+            or (table < 0).any()
+            or (table >= image_size).any()
+        ):
+            raise InputError(f"FeatureImage: expected pixels as [F, 2] within {image_size} x {image_size}")
         if channels not in ("grey", "mean-min-max"):
-            raise ValueError(f"FeatureImage: channels={channels}, expected grey or mean-min-max")
+            raise InputError(f"FeatureImage: channels={channels}, expected grey or mean-min-max")
         self.pixels = table.tolist()
         self.image_size = image_size
         self.channels = channels
@@ -71,7 +83,7 @@ class FeatureImage(keras.layers.Layer):
         flat = ops.scatter(
             ops.reshape(rows, (-1, 1)), ops.reshape(ops.stack(colours, axis=-1), (-1, 3)), (batch * area, 3)
         )
-        return ops.reshape(flat, (-1, self.image_size, self.image_size, 3))
+        return ops.reshape(flat, (batch, self.image_size, self.image_size, 3))
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> tuple[int | None, ...]:
         return (input_shape[0], self.image_size, self.image_size, 3)
@@ -115,6 +127,9 @@ class SwapNoise(keras.layers.Layer):
     Returns:
         [B, F].
 
+    Raises:
+        InputError: rate or portion outside [0, 1].
+
     Source: first place of the Mechanisms of Action competition, DeepInsight models: rate 0.1, portion 0.15.
     """
 
@@ -123,18 +138,20 @@ class SwapNoise(keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         if not (0 <= rate <= 1 and 0 <= portion <= 1):
-            raise ValueError(f"SwapNoise: rate={rate}, portion={portion}, expected both in [0, 1]")
-        self.rate = rate
-        self.portion = portion
-        self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
+            raise InputError(f"SwapNoise: rate={rate}, portion={portion}, expected both in [0, 1]")
+        self.rate = float(rate)
+        self.portion = float(portion)
+        self.seed = whole_number("seed", seed, least=0, optional=True)
+        self.seed_generator = keras.random.SeedGenerator(self.seed)
 
     def call(self, features: Any, training: bool | None = None) -> Any:
         if not training or self.rate == 0 or self.portion == 0:
             return features
         batch, count = ops.shape(features)
         generator = self.seed_generator
-        donor = keras.random.randint((batch,), 0, batch, seed=generator)
+        # A batch without rows draws no donor, but the range to draw from must not be empty.
+        most = max(batch, 1) if isinstance(batch, int) else ops.maximum(batch, 1)
+        donor = keras.random.randint((batch,), 0, most, seed=generator)
         changed = keras.random.uniform((batch, 1), seed=generator) < self.rate
         swapped = keras.random.uniform((batch, count), seed=generator) < self.portion
         return ops.where(ops.logical_and(changed, swapped), ops.take(features, donor, axis=0), features)

@@ -9,19 +9,14 @@ import keras
 import numpy as np
 from keras import ops
 
+from moa_tf.preprocessing.adapted import AdaptedLayer
 
-class _FeatureRange(keras.layers.Layer):
-    """What both scalings share: weights that adapt() sets, and the shape passing through."""
+TINY = np.finfo(np.float32).tiny
+"""The least range that has a finite inverse in float32."""
 
-    def _add(self, name: str, shape: tuple[int, ...]) -> keras.Variable:
-        return self.add_weight(name=name, shape=shape, initializer="zeros", trainable=False, autocast=False)
 
-    def _prepare(self, features: Any) -> np.ndarray:
-        features = ops.convert_to_numpy(features)
-        if not self.built:
-            self.build(features.shape)
-            self.built = True
-        return features
+class _FeatureRange(AdaptedLayer):
+    """What both scalings share: the shape passes through."""
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> Sequence[int | None]:
         return input_shape
@@ -46,21 +41,29 @@ class Norm2Scaling(_FeatureRange):
     """
 
     def build(self, input_shape: Sequence[int | None]) -> None:
-        self.shift = self._add("shift", (input_shape[-1],))
-        self.maximum = self._add("maximum", ())
+        self.shift = self._weight("shift", (self._expect_features(input_shape),))
+        self.maximum = self._weight("maximum", ())
 
     def adapt(self, features: Any) -> None:
-        """Takes the minima and the maximum from [N, F] features of the training fold."""
-        features = self._prepare(features)
+        """Takes the minima and the maximum from [N, F] features of the training fold; a second time anew.
+
+        Raises:
+            InputError: no rows, a value that is not finite, another rank, or the layer is part of a model that was
+                made for another number of features.
+        """
+        features = self._table(features)
+        self._build_for(features.shape[1])
         shift = np.abs(features.min(0)) + 1
         self.shift.assign(shift)
         # The logarithm rises, so each feature's largest value has its largest logarithm.
         maximum = np.log(np.maximum(features.max(0) + shift, 1)).max()
         self.maximum.assign(maximum if maximum > 0 else 1)
+        self._adapted = True
 
     def call(self, features: Any) -> Any:
-        shift, maximum = ops.cast(self.shift, features.dtype), ops.cast(self.maximum, features.dtype)
-        return ops.minimum(ops.log(ops.maximum(features + shift, 1.0)) / maximum, 1.0)
+        self._require_adapted()
+        logarithms = ops.log(ops.maximum(self._wide(features) + self.shift, 1.0))
+        return ops.cast(ops.minimum(logarithms / self.maximum, 1.0), self.compute_dtype)
 
 
 @keras.saving.register_keras_serializable(package="moa_tf")
@@ -77,16 +80,26 @@ class MinMaxScaling(_FeatureRange):
     """
 
     def build(self, input_shape: Sequence[int | None]) -> None:
-        self.minimum = self._add("minimum", (input_shape[-1],))
-        self.scale = self._add("scale", (input_shape[-1],))
+        features = self._expect_features(input_shape)
+        self.minimum = self._weight("minimum", (features,))
+        self.scale = self._weight("scale", (features,))
 
     def adapt(self, features: Any) -> None:
-        """Takes both ends of every feature's range from [N, F] features of the training fold."""
-        features = self._prepare(features)
+        """Takes both ends of every feature's range from [N, F] features of the training fold; a second time anew.
+
+        Raises:
+            InputError: no rows, a value that is not finite, another rank, or the layer is part of a model that was
+                made for another number of features.
+        """
+        features = self._table(features)
+        self._build_for(features.shape[1])
         low, span = features.min(0), np.ptp(features, axis=0)
         self.minimum.assign(low)
-        self.scale.assign(np.divide(1, span, out=np.zeros_like(span), where=span > 0))
+        self.scale.assign(np.divide(1, span, out=np.zeros_like(span), where=span > TINY))
+        self._adapted = True
 
     def call(self, features: Any) -> Any:
-        minimum, scale = ops.cast(self.minimum, features.dtype), ops.cast(self.scale, features.dtype)
-        return ops.clip((features - minimum) * scale, 0.0, 1.0)
+        self._require_adapted()
+        return ops.cast(
+            ops.clip((self._wide(features) - self.minimum) * self.scale, 0.0, 1.0), self.compute_dtype
+        )

@@ -9,9 +9,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from moa_tf.errors import InputError
+from moa_tf.preprocessing.adapted import AdaptedLayer
+
 
 @keras.saving.register_keras_serializable(package="moa_tf")
-class MedianImputation(keras.layers.Layer):
+class MedianImputation(AdaptedLayer):
     """Puts each feature's median over the training rows in the place of NaN.
 
     A feature of which more than `max_missing` is missing in the training rows, or all, is not used: it becomes 0 in
@@ -27,7 +30,7 @@ class MedianImputation(keras.layers.Layer):
         [B, F] without NaN.
 
     Raises:
-        ValueError: called before adapt().
+        InputError: called before adapt().
 
     Example:
         >>> import numpy as np
@@ -37,25 +40,27 @@ class MedianImputation(keras.layers.Layer):
         [[2.0, 0.0]]
     """
 
-    def __init__(self, max_missing: float = 0.5, adapted: bool = False, **kwargs: Any) -> None:
+    def __init__(self, max_missing: float = 0.5, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not 0 <= max_missing <= 1:
-            raise ValueError(f"max_missing={max_missing}: expected in [0, 1]")
+            raise InputError(f"max_missing={max_missing}: expected in [0, 1]")
         self.max_missing = float(max_missing)
-        self.adapted = adapted
 
     def build(self, input_shape: Sequence[int | None]) -> None:
-        options = {"shape": (input_shape[-1],), "trainable": False, "dtype": "float32", "autocast": False}
-        self.median = self.add_weight(name="median", initializer="zeros", **options)
-        self.used = self.add_weight(name="used", initializer="ones", **options)
+        features = self._expect_features(input_shape)
+        self.median = self._weight("median", (features,))
+        self.used = self._weight("used", (features,))
 
     def adapt(self, data: np.ndarray) -> None:
-        """Takes the medians of [N, F] training rows."""
+        """Takes the medians of [N, F] training rows; a second time as if it were the first.
+
+        Raises:
+            InputError: no rows, another rank, or infinite values.
+        """
         data = np.asarray(data, np.float32)
-        if not self.built:
-            self.build(data.shape)
-            self.built = True
         missing = np.isnan(data)
+        self._table(np.where(missing, 0, data))
+        self._build_for(data.shape[1])
         share = missing.mean(axis=0)
         used = (share <= self.max_missing) & (share < 1)
         median = np.zeros(data.shape[1], np.float32)
@@ -63,7 +68,7 @@ class MedianImputation(keras.layers.Layer):
             median[used] = np.nanmedian(data[:, used], axis=0)
         self.median.assign(median)
         self.used.assign(used.astype(np.float32))
-        self.adapted = True
+        self._adapted = True
 
     @property
     def dropped(self) -> np.ndarray:
@@ -71,13 +76,14 @@ class MedianImputation(keras.layers.Layer):
         return np.flatnonzero(ops.convert_to_numpy(self.used) == 0)
 
     def call(self, inputs: Any) -> Any:
-        if not self.adapted:
-            raise ValueError("MedianImputation is called before adapt()")
-        median, used = (ops.cast(weight, inputs.dtype) for weight in (self.median, self.used))
-        return ops.where(ops.logical_or(ops.isnan(inputs), used == 0), median, inputs)
+        self._require_adapted()
+        x = self._wide(inputs)
+        # What is not used has the median 0.
+        stands_in = ops.logical_or(ops.isnan(x), ops.equal(self.used, 0.0))
+        return ops.cast(ops.where(stands_in, self.median, x), self.compute_dtype)
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> Sequence[int | None]:
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "max_missing": self.max_missing, "adapted": self.adapted}
+        return {**super().get_config(), "max_missing": self.max_missing}

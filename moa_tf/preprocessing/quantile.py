@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+
+from moa_tf.errors import whole_number
+from moa_tf.preprocessing.adapted import AdaptedLayer
 
 _TAIL = 1e-7
 """Probabilities are kept this far from 0 and 1, as scikit-learn does: ±5.2 in the normal."""
 
 
 @keras.saving.register_keras_serializable(package="moa_tf")
-class QuantileToNormal(keras.layers.Layer):
+class QuantileToNormal(AdaptedLayer):
     """Maps each feature to a normal distribution by its training quantiles (rank-Gauss).
 
     With F the piecewise linear empirical distribution function through `n_quantiles` training quantiles,
@@ -25,7 +29,10 @@ class QuantileToNormal(keras.layers.Layer):
     Args:
         n_quantiles: number of quantiles; at most the number of training rows, to which adapt() lowers it.
 
-    Input shape: [B, F] float32. Output shape: [B, F].
+    Input shape: [B, F]. Output shape: [B, F].
+
+    Raises:
+        InputError: n_quantiles below 2, or a call before adapt().
 
     Source: scikit-learn, `QuantileTransformer`; for lish-moa the winners' "rank Gauss".
 
@@ -39,9 +46,7 @@ class QuantileToNormal(keras.layers.Layer):
 
     def __init__(self, n_quantiles: int = 1000, **kwargs) -> None:
         super().__init__(**kwargs)
-        if n_quantiles < 2:
-            raise ValueError(f"n_quantiles={n_quantiles}: expected at least 2")
-        self.n_quantiles = n_quantiles
+        self.n_quantiles = self._asked = whole_number("n_quantiles", n_quantiles, least=2)
 
     @property
     def _stride(self) -> int:
@@ -49,23 +54,27 @@ class QuantileToNormal(keras.layers.Layer):
         return 1 << math.ceil(math.log2(self.n_quantiles))
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        shape = (input_shape[-1] * self._stride,)
-        options = {"shape": shape, "initializer": "zeros", "trainable": False, "dtype": "float32"}
-        self.quantiles = self.add_weight(name="quantiles", **options)
-        self.positions = self.add_weight(name="positions", **options)
+        shape = (self._expect_features(input_shape) * self._stride,)
+        self.quantiles = self._weight("quantiles", shape, "float32")
+        self.positions = self._weight("positions", shape, "float32")
+
+    def _may_change(self, name: str) -> bool:
+        # The output's shape does not tell; but what was traced after the first adapt() has their number in it.
+        return name == "n_quantiles" and not self.is_adapted
 
     def adapt(self, data: np.ndarray) -> None:
-        """Fits the quantiles.
+        """Fits the quantiles; a second time as if it were the first.
 
         Args:
-            data: [N, F] float32 training rows, without NaN.
+            data: [N, F] training rows, taken in float32.
+
+        Raises:
+            InputError: fewer than 2 rows, a value that is not finite, another rank, or the layer is part of a model
+                that was made for another number of features, or adapted with another number of quantiles.
         """
-        data = np.asarray(data, np.float32)
-        self.n_quantiles = n = min(self.n_quantiles, len(data))
-        if n < 2:
-            raise ValueError("rank-Gauss needs at least 2 training rows")
-        self.build(data.shape)
-        self.built = True
+        data = self._table(data, least_rows=2, dtype=np.float32)
+        n = min(self._asked, len(data))
+        self._build_for(data.shape[1], n_quantiles=n)
         references = np.linspace(0, 1, n)
         knots = np.full((data.shape[1], self._stride), np.inf, np.float32)
         positions = np.zeros_like(knots)
@@ -79,8 +88,17 @@ class QuantileToNormal(keras.layers.Layer):
                 positions[feature, :n] = _positions(values, row, references)
         self.quantiles.assign(knots.reshape(-1))
         self.positions.assign(positions.reshape(-1))
+        self._adapted = True
+
+    def load_own_variables(self, store: Any) -> None:
+        super().load_own_variables(store)
+        if self.is_adapted:
+            # Behind a feature's quantiles the rest of its stride is infinite.
+            first = ops.convert_to_numpy(self.quantiles)[: self._stride]
+            self.n_quantiles = int(np.isfinite(first).sum())
 
     def call(self, inputs):
+        self._require_adapted()
         x = ops.cast(inputs, "float32")
         features, stride, n = x.shape[-1], self._stride, self.n_quantiles
         offset = ops.reshape(ops.arange(features, dtype="int32") * stride, (1, features))

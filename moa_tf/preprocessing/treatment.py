@@ -7,10 +7,12 @@ import numpy as np
 from keras import ops
 
 from moa_tf.data.schema import DOSES
+from moa_tf.errors import InputError
+from moa_tf.preprocessing.adapted import AdaptedLayer
 
 
 @keras.saving.register_keras_serializable(package="moa_tf")
-class TimeEncoding(keras.layers.Layer):
+class TimeEncoding(AdaptedLayer):
     """One column per training time, linear between neighbours: 24 h is [1, 0, 0], 36 h is [½, ½, 0].
 
     On the training times this is one-hot; a time never trained on gets its neighbours' shares instead of
@@ -20,17 +22,36 @@ class TimeEncoding(keras.layers.Layer):
         times: ascending hours; adapt() fills them in.
 
     Input shape: [B] hours. Output shape: [B, len(times)].
+
+    Raises:
+        InputError: times that do not rise, or a call before adapt().
     """
 
     def __init__(self, times: list[float] | None = None, **kwargs) -> None:
         super().__init__(**kwargs)
-        self.times = times
+        self.times = None if times is None else [float(time) for time in times]
+        if times is not None and not (
+            len(times) and np.isfinite(self.times).all() and (np.diff(times) > 0).all()
+        ):
+            raise InputError(f"times={self.times}: expected at least one, finite and ascending")
+
+    @property
+    def is_adapted(self) -> bool:
+        return self.times is not None
 
     def adapt(self, hours: np.ndarray) -> None:
-        """Takes the distinct times of [N] training rows."""
-        self.times = np.unique(np.asarray(hours, np.float64)).tolist()
+        """Takes the distinct times of [N] training rows; a second time as if it were the first.
+
+        Raises:
+            InputError: no rows, a time that is not finite, another rank, or the layer is part of a model that was
+                made for other times.
+        """
+        times = np.unique(self._table(hours, rank=1, dtype=np.float64)).tolist()
+        self._require_free({"times": self.times}, {"times": times})
+        self.times = times
 
     def call(self, inputs):
+        self._require_adapted()
         times = np.asarray(self.times, "float32")
         hours = ops.clip(ops.expand_dims(ops.cast(inputs, "float32"), -1), times[0], times[-1])
         # A hat function per time: falls from 1 to 0 over the gap to each neighbour.
@@ -42,6 +63,7 @@ class TimeEncoding(keras.layers.Layer):
         return ops.cast(ops.maximum(hat, 0.0), self.compute_dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        self._require_adapted()
         return (*input_shape, len(self.times))
 
     def get_config(self) -> dict:
@@ -93,7 +115,7 @@ class DoseEncoding(OneHot):
 
 
 @keras.saving.register_keras_serializable(package="moa_tf")
-class LogDose(keras.layers.Layer):
+class LogDose(AdaptedLayer):
     """One column: (log₁₀ µM − mean) / deviation over the training rows; 0, the mean, where a dose is missing.
 
     Args:
@@ -107,6 +129,10 @@ class LogDose(keras.layers.Layer):
         super().__init__(**kwargs)
         self.mean, self.deviation = mean, deviation
 
+    @property
+    def is_adapted(self) -> bool:
+        return self.mean is not None
+
     def adapt(self, micromolar: np.ndarray) -> None:
         """Takes mean and deviation of [N] training rows' doses."""
         logs = np.log10(np.asarray(micromolar, np.float64))
@@ -115,8 +141,7 @@ class LogDose(keras.layers.Layer):
         self.deviation = float(logs.std()) if len(logs) and logs.std() > 1e-6 else 1.0
 
     def call(self, inputs):
-        if self.mean is None:
-            raise ValueError("LogDose is called before adapt()")
+        self._require_adapted()
         dose = ops.cast(inputs, "float32")
         known = dose > 0  # false for NaN
         logs = ops.log10(ops.where(known, dose, 1.0))

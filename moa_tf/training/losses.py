@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from moa_tf.errors import InputError
+
 
 @keras.saving.register_keras_serializable(package="moa_tf")
 class SmoothedBinaryCrossentropy(keras.losses.Loss):
@@ -18,6 +20,9 @@ class SmoothedBinaryCrossentropy(keras.losses.Loss):
     Args:
         label_smoothing: s, in [0, 1).
         positive_weights: T weights of the positives, or None for 1.
+
+    Raises:
+        InputError: label_smoothing outside [0, 1), or weights that are not finite and positive.
 
     Source: Szegedy et al. (2016), Rethinking the Inception Architecture, section 7; the weights are those of
     lish-moa's second place.
@@ -37,7 +42,14 @@ class SmoothedBinaryCrossentropy(keras.losses.Loss):
         **kwargs,
     ) -> None:
         super().__init__(name=name, **kwargs)
-        self.label_smoothing = label_smoothing
+        if not 0 <= label_smoothing < 1:
+            raise InputError(f"label_smoothing={label_smoothing}: expected in [0, 1)")
+        if positive_weights is not None:
+            weights = np.asarray(positive_weights, np.float64)
+            if weights.ndim != 1 or not (np.isfinite(weights) & (weights > 0)).all():
+                raise InputError("positive_weights: expected one finite weight above 0 for each target")
+            positive_weights = weights.tolist()
+        self.label_smoothing = float(label_smoothing)
         self.positive_weights = positive_weights
 
     def call(self, y_true, y_pred):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import keras
 from keras import ops
 
 from moa_tf.config import Recipe, require
+from moa_tf.errors import InputError, whole_number
 
 
 @keras.saving.register_keras_serializable(package="moa_tf")
@@ -23,8 +25,8 @@ class FusedAdam(keras.optimizers.Adam):
 
     Weight decay, of both kinds, acts on matrices and kernels and on `g` of weight normalisation, which alone
     sets the scale of such a layer (decay of its v changes no output). Biases and the γ and β of normalisations
-    are left alone, unless `decay_all`. In float32 a decoupled decay of ηλ below 3e-8 a step is rounded away, as
-    in Keras and PyTorch.
+    are left alone, unless `decay_all`; what `exclude_from_weight_decay` names is left alone always. In float32 a
+    decoupled decay of ηλ below 3e-8 a step is rounded away, as in Keras and PyTorch.
 
     Args:
         learning_rate: η, a float or a schedule.
@@ -54,9 +56,24 @@ class FusedAdam(keras.optimizers.Adam):
     ) -> None:
         super().__init__(learning_rate, beta_1, beta_2, epsilon, weight_decay=weight_decay, **kwargs)
         if self.amsgrad:
-            raise ValueError("amsgrad=True: FusedAdam has no such form; use keras.optimizers.Adam")
+            raise InputError("amsgrad=True: FusedAdam has no such form; use keras.optimizers.Adam")
         self.l2 = l2
         self.decay_all = decay_all
+        self._excluded: dict[str, list[str]] = {"paths": [], "names": []}
+
+    def exclude_from_weight_decay(self, var_list: Any = None, var_names: Any = None) -> None:
+        """Leaves variables alone in both kinds of weight decay; to be called before the first step.
+
+        Args:
+            var_list: Keras variables.
+            var_names: regular expressions, each looked for in a variable's path, as in `dense_1/kernel`.
+        """
+        super().exclude_from_weight_decay(var_list, var_names)
+        # By path, not by identity: so a saved optimiser finds them again.
+        self._excluded = {
+            "paths": [variable.path for variable in var_list or ()],
+            "names": list(var_names or ()),
+        }
 
     def _apply_weight_decay(self, variables: Any) -> None:
         """Nothing: update_step does it, in half the passes over memory."""
@@ -85,8 +102,11 @@ class FusedAdam(keras.optimizers.Adam):
 
     def _decays(self, variable: Any) -> bool:
         # The name that the layer gave it: the TensorFlow variable's own also holds paths and replicas.
-        name = self._trainable_variables[self._get_variable_index(variable)].name
-        return self.decay_all or len(variable.shape) > 1 or name == "g"
+        named = self._trainable_variables[self._get_variable_index(variable)]
+        excluded = any(_ends_alike(named.path, path) for path in self._excluded["paths"]) or any(
+            re.search(name, named.path) for name in self._excluded["names"]
+        )
+        return not excluded and (self.decay_all or len(variable.shape) > 1 or named.name == "g")
 
     def _fused_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         import tensorflow as tf
@@ -113,7 +133,16 @@ class FusedAdam(keras.optimizers.Adam):
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         del config["amsgrad"]
-        return config | {"l2": self.l2, "decay_all": self.decay_all}
+        return config | {"l2": self.l2, "decay_all": self.decay_all, "excluded": self._excluded}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> FusedAdam:
+        config = dict(config)
+        excluded = config.pop("excluded", None)
+        optimizer = super().from_config(config, custom_objects)
+        if excluded:
+            optimizer._excluded = {key: list(values) for key, values in excluded.items()}
+        return optimizer
 
 
 @keras.saving.register_keras_serializable(package="moa_tf")
@@ -144,13 +173,12 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
         name: str = "one_cycle",
     ) -> None:
         super().__init__()
-        require(steps >= 1, "steps", steps, "at least 1")
+        self.steps = whole_number("steps", steps)
         require(0 < warmup < 1, "warmup", warmup, "between 0 and 1")
-        self.peak = peak
-        self.steps = steps
-        self.warmup = warmup
-        self.start_divisor = start_divisor
-        self.final_divisor = final_divisor
+        self.peak = float(peak)
+        self.warmup = float(warmup)
+        self.start_divisor = float(start_divisor)
+        self.final_divisor = float(final_divisor)
         self.name = name
 
     def __call__(self, step: Any) -> Any:
@@ -166,6 +194,11 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
     def get_config(self) -> dict[str, Any]:
         names = ("peak", "steps", "warmup", "start_divisor", "final_divisor", "name")
         return {name: getattr(self, name) for name in names}
+
+
+def _ends_alike(path: str, other: str) -> bool:
+    """Whether two paths of variables are one: a loaded model's lack the names of the models around a layer."""
+    return f"/{path}".endswith(f"/{other}") or f"/{other}".endswith(f"/{path}")
 
 
 def _half_cosine(start: float, end: float, fraction: Any) -> Any:

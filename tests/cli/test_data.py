@@ -150,3 +150,34 @@ def test_simulated_data_are_called_so(sample, call):
     code, out, _ = call("data", "check", sample)
     assert code == 0
     assert "(simulated)" in out
+
+
+def test_what_is_odd_of_any_table_is_said(small, call):
+    labels = pd.read_csv(small / "train_targets_scored.csv").assign(t=0, u=0)
+    labels.to_csv(small / "train_targets_scored.csv", index=False)
+    drugs = pd.read_csv(small / "train_drug.csv").assign(dose=1)
+    drugs.to_csv(small / "train_drug.csv", index=False, sep="\t")
+    test = pd.read_csv(small / "test_features.csv").assign(plate=1)
+    test.to_csv(small / "test_features.csv")
+    code, _, err = call("data", "check", small)
+    assert code == 0
+    assert err.splitlines() == [
+        "warning: train_drug.csv: read with tabs between cells; 1 column is not used (dose)",
+        "warning: none of the 3 targets has a positive in a treated row: nothing can be learnt, and a model of "
+        "them is the prior",
+        "warning: test_features.csv: 2 columns are not used (no. 1 without a name, plate)",
+    ]
+    features = pd.read_csv(small / "train_features.csv").assign(cp_type="ctl_vehicle")
+    features.to_csv(small / "train_features.csv", index=False)
+    err = call("data", "check", small)[2]
+    assert "warning: all 4 signatures are controls, expected treated ones to learn from\n" in err
+    assert "positive" not in err
+
+
+@pytest.mark.parametrize("seed", [2**32, -1])
+def test_seeds_that_are_none(tmp_path, call, seed):
+    code, _, err = call("data", "simulate", tmp_path / "s", "--seed", seed)
+    assert code == 2
+    assert "Traceback" not in err
+    assert "--seed" in err
+    assert not (tmp_path / "s").exists()

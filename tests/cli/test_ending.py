@@ -10,6 +10,7 @@ import time
 import pandas as pd
 import pytest
 
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 PROGRAM = [sys.executable, "-c", "from moa_tf.cli.main import main; main()"]
 
 
@@ -46,6 +47,22 @@ def test_told_to_end_it_clears_up(call, tmp_path, number, status):
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
+def test_a_second_signal_does_not_break_into_the_clearing_up():
+    code = """
+import os, signal
+from moa_tf.cli.ending import ending_in_order
+with ending_in_order():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        print("not reached")
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
+        print("cleared")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (143, "cleared\n")
+
+
 def test_what_is_ignored_stays_so():
     code = """
 import os, signal
@@ -73,11 +90,17 @@ with ending.ending_in_order():
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=30).returncode == 143
 
 
-def test_when_nobody_reads_the_work_is_done(call, tmp_path):
+@pytest.mark.parametrize("environment", [BUFFERED, BUFFERED | {"PYTHONUNBUFFERED": "1"}])
+def test_when_nobody_reads_the_work_is_done(call, tmp_path, environment):
     read, written = os.pipe()
     os.close(read)
     done = subprocess.run(
-        [*call, "--json", tmp_path / "j.json"], stdout=written, stderr=subprocess.PIPE, text=True, check=False
+        [*call, "--json", tmp_path / "j.json"],
+        stdout=written,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
     )
     os.close(written)
     assert done.returncode == 0
@@ -103,6 +126,30 @@ def test_stdout_on_a_full_disk(call, arguments):
         )
     assert done.returncode == 2
     assert done.stderr == "error: output: cannot be written (No space left on device)\n"
+
+
+def test_what_a_command_leaves_in_the_buffer_counts_too():
+    code = """
+import sys, click
+from moa_tf.cli import main
+main.LazyGroup.get_command = lambda *_: click.Command("x", callback=lambda: print("a line"))
+sys.argv[1:] = ["x"]
+main.main()
+"""
+    for device, status, message in (
+        ("/dev/null", 0, ""),
+        ("/dev/full", 2, "error: output: cannot be written (No space left on device)\n"),
+    ):
+        with open(device, "w") as out:
+            done = subprocess.run(
+                [sys.executable, "-c", code],
+                stdout=out,
+                env=BUFFERED,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+            )
+        assert (done.returncode, done.stderr) == (status, message)
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii:strict"])

@@ -56,6 +56,17 @@ def test_with_features_treated_rows_are_told_apart(files, monkeypatch, capsys):
     assert f"{TREATED / 6:.6f}" in printed
 
 
+def test_label_means_have_a_floor(files, monkeypatch):
+    """Without `b`'s one positive its mean is 0, and 1e-5 is what stands for it."""
+    targets = pd.read_csv(files / "targets.csv").assign(b=0)
+    targets.to_csv(files / "targets.csv", index=False)
+    arguments = [files / "predictions.csv", files / "targets.csv", "--features", files / "features.csv"]
+    assert call(monkeypatch, *arguments, "--json", files / "figures.json") == 0
+    figures = json.loads((files / "figures.json").read_text())
+    prior = -(math.log(1 / 3) + 2 * math.log(2 / 3) + 3 * math.log(1 - 1e-5))
+    assert figures["prior_log_loss_treated"] == pytest.approx(prior / 6, rel=1e-9)
+
+
 def test_without_features_only_all_rows_are_scored_as_they_are(files, monkeypatch, capsys):
     assert call(monkeypatch, files / "predictions.csv", files / "targets.csv") == 0
     printed = capsys.readouterr().out
@@ -132,3 +143,28 @@ def test_figures_to_devices_and_links(files, monkeypatch, capsys):
         assert call(monkeypatch, files / "predictions.csv", files / "targets.csv", "--json", target) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("error: ")
+
+
+def test_an_out_of_fold_table_is_evaluated_without_its_folds(files, monkeypatch, capsys):
+    table = pd.read_csv(files / "predictions.csv")
+    table.insert(1, "fold", np.array([0, 1, 4, 0], "int8"))
+    table.to_parquet(files / "oof.parquet", index=False)
+    assert call(monkeypatch, files / "oof.parquet", files / "targets.csv") == 0
+    printed = capsys.readouterr()
+    assert f"{(TREATED - 2 * math.log(0.5)) / 8:.6f}" in printed.out
+    assert printed.err == "oof.parquet: 1 column is not used (fold)\n"
+
+
+def test_what_is_not_used_or_read_in_another_way_is_said(files, monkeypatch, capsys):
+    for name in ("predictions", "targets"):
+        pd.read_csv(files / f"{name}.csv").to_csv(files / f"{name}.csv", index=False, sep=";", decimal=",")
+    pd.read_csv(files / "features.csv").assign(plate=1, well="a").to_csv(files / "features.csv", index=False)
+    arguments = [files / "predictions.csv", files / "targets.csv", "--features", files / "features.csv"]
+    assert call(monkeypatch, *arguments) == 0
+    printed = capsys.readouterr()
+    assert f"{TREATED / 6:.6f}" in printed.out
+    assert printed.err.splitlines() == [
+        "targets.csv: read with semicolons between cells",
+        "predictions.csv: read with semicolons between cells, and commas for decimal points",
+        "features.csv: 2 columns are not used (plate, well)",
+    ]

@@ -13,7 +13,9 @@ from moa_tf.errors import InputError
 def test_table_is_on_stdout_with_four_digits_and_is_never_folded(capsys):
     path = "a/" * 100 + "end"
     print_table("Result", ["what", "value"], [["loss [x]", 0.0171234], ["path", path], ["none", None]])
+    print_table(f"Results of {path}", ["a"], [["b"]])
     captured = capsys.readouterr()
+    assert f"\nResults of {path}\n" in captured.out
     assert "loss [x]" in captured.out  # square brackets are no markup
     assert "0.01712" in captured.out
     assert path in captured.out

@@ -1,5 +1,8 @@
 import json
+import os
+import subprocess
 import sys
+import threading
 
 import numpy as np
 import pandas as pd
@@ -84,9 +87,9 @@ def test_bad_input_is_one_line_and_status_2_and_leaves_no_file(root, features, t
     ):
         frame.assign(**change).dropna(axis=1, how="all").to_csv(bad, index=False)
         assert call(monkeypatch, "predict", root, bad, tmp_path / "out.csv") == 2
-        lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error:")]
-        assert len(lines) == 1
-        assert all(word in lines[0] for word in words)
+        (line,) = capfd.readouterr().err.splitlines()
+        assert line.startswith("error: ")
+        assert all(word in line for word in words)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.csv", "features.csv"]
 
 
@@ -104,3 +107,65 @@ def test_wrong_calls(root, features, tmp_path, monkeypatch, capsys):
         assert words in printed.err
         assert printed.out == ""
         assert "Traceback" not in printed.err
+
+
+def test_columns_not_used_are_said(root, features, tmp_path, monkeypatch, capsys):
+    pd.read_csv(features).assign(plate=1, well="a").to_csv(features, index=False)
+    assert call(monkeypatch, "predict", root, features, tmp_path / "out.csv") == 0
+    assert "features.csv: 2 columns are not used (plate, well)\n" in capsys.readouterr().err
+    pd.read_csv(features).rename(columns={"g-1": "g_1"}).to_csv(features, index=False)
+    assert call(monkeypatch, "predict", root, features, tmp_path / "out.csv") == 2
+    assert "error: features.csv: 1 column looks like what is expected under another name ('g_1' for g-1)" in (
+        capsys.readouterr().err
+    )
+
+
+def test_links_and_fifos_are_written_through(root, features, tmp_path, monkeypatch):
+    (tmp_path / "link.csv").symlink_to("real.csv")
+    os.mkfifo(tmp_path / "fifo.csv")
+    got = []
+    reader = threading.Thread(target=lambda: got.append((tmp_path / "fifo.csv").read_text()))
+    reader.start()
+    for name in ("link.csv", "fifo.csv"):
+        assert call(monkeypatch, "predict", root, features, tmp_path / name) == 0
+    reader.join(10)
+    assert got == [(tmp_path / "real.csv").read_text()]
+    assert (tmp_path / "link.csv").is_symlink()
+    assert pd.read_csv(tmp_path / "real.csv")["sig_id"].tolist() == ["s1", "s2", "s3"]
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.csv.gz", "out.parquet"])
+def test_a_full_disk_is_one_line_and_leaves_nothing(root, features, tmp_path, monkeypatch, capfd, name):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=12k", "tmpfs", disk]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting needs root")
+    frame = pd.concat([pd.read_csv(features)] * 4000, ignore_index=True)
+    frame["sig_id"] = [f"{hash(i * 0.37):x}" for i in range(len(frame))]
+    frame["g-0"] = np.random.default_rng(0).normal(size=len(frame))
+    frame.to_parquet(tmp_path / "long.parquet")
+    try:
+        assert call(monkeypatch, "predict", root, tmp_path / "long.parquet", disk / "new" / name) == 2
+        assert capfd.readouterr().err == (
+            f"error: {disk / 'new' / name}: cannot be written (No space left on device)\n"
+        )
+        assert list(disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_what_cannot_be_written_is_found_before_the_model_is_loaded(features, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    for out, json_file in (
+        (tmp_path / "file" / "out.csv", tmp_path / "j.json"),
+        (tmp_path / "out.csv", tmp_path / "file" / "j.json"),
+        (tmp_path / "out.csv", features),
+        (tmp_path / "out.csv", tmp_path / "out.csv"),
+    ):
+        # There is no model, which is found after.
+        assert call(monkeypatch, "predict", tmp_path / "none", features, out, "--json", json_file) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "none" not in line
+        assert "cannot be written" in line or "expected another file" in line
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["features.csv", "file"]

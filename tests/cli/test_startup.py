@@ -33,9 +33,9 @@ OTHERWISE = {
 
 
 def start(home, **environment):
-    # What other tests of this process import may have asked for TensorFlow's chatter.
-    mine = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
-    environment = {**mine, "KERAS_HOME": str(home), **environment}
+    # Without what other tests' TensorFlow has left in this process.
+    others = {name: value for name, value in os.environ.items() if not name.startswith(("KERAS_", "TF_"))}
+    environment = {**others, "KERAS_HOME": str(home), **environment}
     return subprocess.run(
         [sys.executable, "-c", CODE], env=environment, capture_output=True, text=True, check=False
     )

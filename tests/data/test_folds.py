@@ -1,7 +1,10 @@
+import hashlib
+
 import numpy as np
 import pytest
 
 from moa_tf.data.folds import FREQUENT, assign_folds
+from moa_tf.data.simulate import simulate
 from moa_tf.errors import InputError
 
 
@@ -21,6 +24,99 @@ def table():
 
 def folds_of(drug_id, fold):
     return {name: set(fold[drug_id == name]) for name in np.unique(drug_id)}
+
+
+def table_of(drugs):
+    """Targets and drugs of every row, from drug -> (rows, index of its label or None)."""
+    sizes = [rows for rows, _ in drugs.values()]
+    targets = np.zeros((len(drugs), 1 + max(label or 0 for _, label in drugs.values())), int)
+    for i, (_, label) in enumerate(drugs.values()):
+        if label is not None:
+            targets[i, label] = 1
+    which = np.repeat(np.arange(len(drugs)), sizes)
+    return targets[which], np.array(list(drugs), object)[which]
+
+
+def fold_of(drug_id, fold, name):
+    (where,) = set(fold[drug_id == name])
+    return int(where)
+
+
+@pytest.mark.parametrize(("rows", "most"), [(500, FREQUENT), (3000, 30)])
+@pytest.mark.parametrize("more", [0, 1])
+def test_drugs_of_more_than_a_fiftieth_of_a_fold_or_18_rows_are_placed_by_size(rows, most, more):
+    # Of a label's two drugs, the stratification puts one into each fold. The uneven pairs leave one fold with
+    # many more rows, so that both of the pair in question go to the other fold where size decides.
+    drugs = {f"uneven {i} {size}": (size, 1 + i) for i in range(10) for size in (1, most)}
+    drugs |= {"a": (most + more, 0), "b": (most + more, 0)}
+    drugs |= {f"single {i}": (1, None) for i in range(rows - sum(size for size, _ in drugs.values()))}
+    targets, drug_id = table_of(drugs)
+    assert len(targets) == rows
+    assert max(rows / 2 / 50, FREQUENT) == most
+    together = 0
+    for seed in range(12):
+        fold = assign_folds(targets, drug_id, folds=2, seed=seed)
+        together += fold_of(drug_id, fold, "a") == fold_of(drug_id, fold, "b")
+    assert (together > 0) is bool(more)
+
+
+SINGLES = {f"single {i}": (1, None) for i in range(20)}
+"""Ten of them in each of two folds."""
+
+
+def test_large_drugs_without_a_label_come_last_where_controls_are_not_known():
+    targets, drug_id = table_of({**SINGLES, "vehicle": (200, None), "a": (100, 0), "b": (60, 0)})
+    targets[np.flatnonzero(drug_id == "b")[:-1]] = 0  # A label in any row is a label of the drug.
+    fold = assign_folds(targets, drug_id, folds=2)
+    # a: 10 + 100; b: 10 + 60; then the vehicle to b. Largest first would have put a and b together.
+    assert fold_of(drug_id, fold, "a") != fold_of(drug_id, fold, "b") == fold_of(drug_id, fold, "vehicle")
+
+
+def test_a_label_of_any_row_is_one_of_the_drug():
+    targets, drug_id = table_of({**SINGLES, "a": (6, 0), "b": (6, 0), "c": (6, 1), "d": (6, 1)})
+    for name, at in (("a", -1), ("b", 2), ("c", 0), ("d", -1)):
+        rows = np.flatnonzero(drug_id == name)
+        targets[np.delete(rows, at)] = 0
+    for seed in range(12):
+        fold = assign_folds(targets, drug_id, folds=2, seed=seed)
+        assert fold_of(drug_id, fold, "a") != fold_of(drug_id, fold, "b")
+        assert fold_of(drug_id, fold, "c") != fold_of(drug_id, fold, "d")
+
+
+def test_folds_are_level_in_treated_rows_where_controls_are_known():
+    drugs = {"water": (200, None), "vehicle": (300, None)}
+    drugs |= {"a": (100, None), "b": (60, None), "c": (60, None), "d": (50, 0)}
+    targets, drug_id = table_of({**SINGLES, **drugs})
+    control = np.isin(drug_id, ["water", "vehicle"])
+    fold = assign_folds(targets, drug_id, folds=2, control=control)
+    # 10 + a + d to one, 10 + b + c to the other; then the vehicle to that of 130 rows, water to that of 160.
+    a, b = (fold_of(drug_id, fold, name) for name in "ab")
+    assert np.bincount(fold[~control])[[a, b]].tolist() == [160, 130]
+    assert [fold_of(drug_id, fold, name) for name in ("c", "d", "vehicle", "water")] == [b, a, b, a]
+    # Not knowing them, the vehicle is placed before a, b and c, which then are to make up for it.
+    fold = assign_folds(targets, drug_id, folds=2)
+    assert np.ptp(np.bincount(fold[~control], minlength=2)) > 60
+
+
+def test_a_drug_with_control_rows_counts_by_its_treated_ones():
+    drugs = {"a": (200, 0), "b": (80, 0), "c": (60, 0), "d": (40, 0), "e": (130, 0)}
+    targets, drug_id = table_of({**SINGLES, **drugs})
+    control = np.zeros(len(drug_id), bool)
+    control[np.flatnonzero(drug_id == "a")[:110]] = True
+    control[np.flatnonzero(drug_id == "e")[:100]] = True
+    fold = assign_folds(targets, drug_id, folds=2, control=control)
+    # Treated rows: 10 + 90 of a, 10 + 80 of b, + 60 of c to b, + 40 of d to a, + 30 of e to a.
+    a, b, c, d, e = (fold_of(drug_id, fold, name) for name in "abcde")
+    assert [a, b, a, b] == [d, c, e, 1 - a]
+    assert np.bincount(fold[~control])[[a, b]].tolist() == [170, 150]
+
+
+def test_folds_of_the_sample_are_those_of_earlier_runs():
+    dataset = simulate(3000, 0)
+    for control in (None, dataset.signatures.control):
+        fold = assign_folds(dataset.targets, dataset.drug_id, "drug", 5, 0, control)
+        digest = hashlib.sha256(fold.astype("<i8").tobytes()).hexdigest()
+        assert digest.startswith("0363c2f364fb48ca")
 
 
 @pytest.mark.parametrize("folds", [2, 5, 7])

@@ -1,4 +1,6 @@
 import json
+import os
+import resource
 
 import numpy as np
 import pandas as pd
@@ -114,3 +116,35 @@ def test_an_empty_directory_is_filled_and_nothing_is_left_beside(tmp_path):
     write_simulation(tmp_path / "out", 100)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert len(read_dataset(tmp_path / "out")) == 100
+
+
+@pytest.fixture
+def small_files():
+    """As on a disk that is nearly full: no file can grow beyond 100 kB."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, small_files):
+    with pytest.raises(InputError) as caught:
+        write_simulation(tmp_path / "out", 200)
+    assert str(caught.value).startswith(f"{tmp_path / 'out'}: cannot be written (")
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_tables_reach_the_disk_before_they_get_their_name(tmp_path, monkeypatch):
+    synced, sync = [], os.fsync
+
+    def spy(handle):
+        synced.append(os.readlink(f"/proc/self/fd/{handle}"))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", spy)
+    out = write_simulation(tmp_path / "out", 100)
+    partial = os.path.dirname(synced[0])
+    assert partial != str(out)
+    assert {*synced} == {partial, str(tmp_path), *(f"{partial}/{path.name}" for path in out.iterdir())}
+    assert synced[-1] == str(tmp_path)

@@ -72,6 +72,15 @@ def test_draws_depend_on_seed_and_drugs_alone(table):
         assert (other[name] != found[name]).all()
 
 
+def test_draws_do_not_depend_on_the_order_of_rows_where_drugs_are_in_several_strata(table):
+    targets, probabilities, drug, _ = table
+    rows = targets, probabilities, drug, np.random.default_rng(1).integers(0, 3, 60)
+    found = bootstrap(*rows, replicates=20)
+    again = bootstrap(*(values[::-1] for values in rows), replicates=20)
+    for name in FIGURES:
+        np.testing.assert_allclose(again[name], found[name], rtol=1e-12)
+
+
 def test_blocks_of_replicates_change_nothing(table, monkeypatch):
     whole = bootstrap(*table, replicates=7)
     monkeypatch.setattr("moa_tf.evaluation.intervals.CELLS", 150)  # two replicates at once, and a rest
@@ -136,7 +145,6 @@ def test_what_does_not_fit_is_refused(table):
     targets, probabilities, drug, fold = table
     with pytest.raises(ValueError, match=r"not in \[0, 1\]"):
         bootstrap(targets, probabilities + 0.5, drug, fold)
-    with pytest.raises(ValueError, match="shape"):
-        bootstrap(targets, probabilities, drug[:-1], fold)
-    with pytest.raises(ValueError, match="shape"):
-        bootstrap(targets, probabilities, drug, fold[:-1])
+    for few in ((drug[:-1], fold), (drug, fold[:-1]), (drug[:, None], fold)):
+        with pytest.raises(ValueError, match="drug and strata have shapes"):
+            bootstrap(targets, probabilities, *few)

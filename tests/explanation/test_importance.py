@@ -64,6 +64,12 @@ def test_each_gene_has_a_bar_and_names_are_text(sums, tmp_path, monkeypatch):
     assert not any(text.get_parse_math() for text in texts)
 
 
+def test_the_mechanisms_that_are_predicted_most_come_first(sums, tmp_path, monkeypatch):
+    sums.weights = np.array([0.5, 3.0, 1.0])
+    figure = drawn(monkeypatch, lambda: importance.plot_mechanisms(sums, tmp_path / "m.png", mechanisms=2))
+    assert [axis.get_title() for axis in figure.axes] == [TARGETS[1], TARGETS[2]]
+
+
 def test_names_are_text_over_the_map(tmp_path):
     pixels = np.array([[0, 0], [1, 5], [4, 2], [7, 7], [3, 6], [6, 1]])
     values = np.linspace(0, 1, 6)

@@ -35,6 +35,24 @@ def test_without_labels_the_most_probable_mechanism_counts():
     np.testing.assert_allclose(_means(images), [[0.25, 0.5], [1.0, 0.0]])
 
 
+def test_the_picture_shows_the_means(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    figures = []
+    savefig = Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, *a, **k: (figures.append(self), savefig(self, *a, **k))
+    )
+    images = MeanImages(("x", "y"), ("x", "y"))
+    images.add(_part(np.s_[:]), np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]), FEATURES)
+    images.draw(np.array([[0, 0], [1, 2]]), 8, tmp_path / "x.png")
+    assert (tmp_path / "x.png").read_bytes()[:4] == b"\x89PNG"
+    left, right, _ = figures[0].axes[:3]
+    assert left.get_title(loc="left") == "x, mean of 2"
+    np.testing.assert_allclose(left.collections[0].get_array(), [0.25, 0.5])
+    np.testing.assert_allclose(right.collections[0].get_array(), [1.0, 0.0])
+
+
 def test_faults_are_one_line(tmp_path):
     with pytest.raises(InputError, match="--compare w: is not among the model's mechanisms"):
         MeanImages(("x", "w"), ("x",))

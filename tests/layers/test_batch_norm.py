@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from moa_tf.layers import FastBatchNormalization
+from moa_tf.layers import FastBatchNormalization, GhostBatchNormalization
 
 
 def batch(rows=32, features=7, dtype="float32"):
@@ -143,3 +143,41 @@ for ours, theirs in zip(*results, strict=True):
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
 def test_equals_keras_on_jax():
     subprocess.run([sys.executable, "-c", JAX], env=os.environ | {"KERAS_BACKEND": "jax"}, check=True)
+
+
+@pytest.mark.parametrize(
+    "layer", [FastBatchNormalization, lambda **options: GhostBatchNormalization(None, **options)]
+)
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("mean", [0.0, -100.0, 1e4])
+def test_digits_are_kept_where_the_mean_is_far_from_0(layer, mean, policy):
+    rng = np.random.default_rng(0)
+    x = tf.constant(rng.normal(mean, 1, (256, 30)), policy.removeprefix("mixed_"))
+    if policy != "float32" and mean:  # Neighbours are up to 64 apart there: rows that differ by that.
+        x = tf.cast(np.round(rng.normal(0, 3, (256, 30))) * (64 if mean > 0 else 0.5) + mean, x.dtype)
+    upstream = rng.normal(size=x.shape)
+    built = layer(momentum=0.0, epsilon=1e-3, dtype=policy)
+    built.build(x.shape)
+    y, gradient, *_ = step(built, x, upstream.astype("float32"))
+    exact = tf.cast(x, "float64").numpy()
+    inverse = 1 / np.sqrt(exact.var(0) + 1e-3)
+    expected = (exact - exact.mean(0)) * inverse
+    # What half precision makes of the upstream gradient.
+    upstream = tf.cast(tf.cast(upstream, x.dtype), "float64").numpy()
+    slope = upstream - upstream.mean(0) - expected * (upstream * expected).mean(0)
+    # Keras's own layer has an error of 2e-3 at a mean of 10,000, where float32's neighbours are 1e-3 apart.
+    loose = 2e-5 if layer is FastBatchNormalization else 2e-5 + 4e-7 * abs(mean)
+    half = {"float32": loose, "mixed_bfloat16": 1e-2, "mixed_float16": max(loose, 2e-3)}[policy]
+    np.testing.assert_allclose(tf.cast(y, "float64"), expected, atol=half, rtol=half)
+    np.testing.assert_allclose(tf.cast(gradient, "float64"), inverse * slope, atol=half, rtol=half)
+    np.testing.assert_allclose(built.moving_mean, exact.mean(0), rtol=1e-6, atol=1e-6)
+    bias = 1 if layer is FastBatchNormalization else 256 / 255
+    np.testing.assert_allclose(built.moving_variance, exact.var(0) * bias, rtol=1e-5)
+
+
+def test_an_outlying_first_row_costs_few_digits():
+    x = np.random.default_rng(0).normal(1000, 1, (256, 8)).astype("float32")
+    x[0] = 1200
+    exact = x.astype("float64")
+    expected = (exact - exact.mean(0)) / np.sqrt(exact.var(0) + 1e-3)
+    np.testing.assert_allclose(FastBatchNormalization()(x, training=True), expected, rtol=3e-4, atol=1e-4)

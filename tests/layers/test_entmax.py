@@ -100,6 +100,46 @@ def test_works_in_a_compiled_graph():
     np.testing.assert_allclose(tf.reduce_sum(gradient, axis=1), 0.0, atol=1e-6)
 
 
-def test_a_nan_ends_the_search_and_stays_visible():
-    p = np.array(entmax15(np.array([[np.nan, 1.0], [0.0, 0.0]], "float32")))
-    assert np.isnan(p[0]).any()
+def value_and_gradient(function, z, upstream):
+    with tf.GradientTape() as tape:
+        tape.watch(z)
+        p = function(z)
+        loss = tf.reduce_sum(p * upstream)
+    return p, tape.gradient(loss, z)
+
+
+@pytest.mark.parametrize(("ours", "closed_form"), PAIRS)
+@pytest.mark.parametrize("compile", [None, False, True])
+def test_rows_do_not_feel_a_row_that_is_nan(ours, closed_form, compile):
+    generator = np.random.default_rng(0)
+    good = (3 * generator.normal(size=(50, 37))).astype("float32")
+    upstream = tf.constant(generator.normal(size=good.shape), tf.float32)
+    bad, broken = good.copy(), np.zeros(50, bool)
+    for row in range(0, 37):  # A NaN in each place, so in each lane of a vector too.
+        bad[row, row] = np.nan
+    bad[40, 3], bad[41], bad[42] = np.inf, -np.inf, np.nan
+    broken[[*range(37), 40, 41, 42]] = True
+    run = lambda z: value_and_gradient(ours, z, upstream)  # noqa: E731
+    run = run if compile is None else tf.function(run, jit_compile=compile)
+    p, gradient = (np.array(part) for part in run(tf.constant(bad)))
+    expected, expected_gradient = (np.array(part) for part in run(tf.constant(good)))
+    np.testing.assert_allclose(expected, closed_form(good), atol=1e-6)
+    np.testing.assert_allclose(p[~broken], expected[~broken], atol=1e-6)
+    np.testing.assert_allclose(gradient[~broken], expected_gradient[~broken], atol=1e-5)
+    assert np.isnan(p[broken]).all()
+    assert np.isnan(gradient[broken]).all()
+
+
+@pytest.mark.parametrize(("ours", "closed_form"), PAIRS)
+def test_a_logit_of_minus_infinity_gets_probability_0_and_no_gradient(ours, closed_form):
+    generator = np.random.default_rng(0)
+    z, upstream = (generator.normal(size=(20, 9)).astype("float32") for _ in range(2))
+    hidden = generator.random(z.shape) < 0.5
+    hidden[:, 0] = False
+    p, gradient = value_and_gradient(ours, tf.constant(np.where(hidden, -np.inf, z), tf.float32), upstream)
+    far, far_gradient = value_and_gradient(ours, tf.constant(np.where(hidden, -1e9, z), tf.float32), upstream)
+    assert (p.numpy()[hidden] == 0).all()
+    assert (gradient.numpy()[hidden] == 0).all()
+    np.testing.assert_array_equal(p, far)
+    np.testing.assert_array_equal(gradient, far_gradient)
+    np.testing.assert_allclose(tf.reduce_sum(p, axis=1), 1, atol=1e-6)

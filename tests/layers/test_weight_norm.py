@@ -172,3 +172,43 @@ def test_values_and_gradients_on_jax():
         env=os.environ | {"KERAS_BACKEND": "jax"},
         check=True,
     )
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("graph", [False, True])
+def test_a_column_of_length_0_gives_the_bias_and_harms_no_other(training, graph):
+    # ‖(3, 4)‖ = 5; the second column has no direction; the third's square is 0 in float32.
+    kernel = np.array([[3.0, 0.0, 1e-30], [4.0, 0.0, 0.0]], "float32")
+    layer = WeightNormDense(3)
+    layer.build((None, 2))
+    layer.set_weights([kernel, np.array([10.0, 7.0, 7.0]), np.array([1.0, 2.0, 3.0])])
+    x = tf.constant([[1.0, 1.0], [2.0, 0.0]])
+
+    def run():
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=training)
+            loss = tf.reduce_sum(y * [[1.0, 1.0, 1.0], [2.0, 2.0, 2.0]])
+        return [y, *tape.gradient(loss, [x, *(weight.value for weight in layer.weights)])]
+
+    y, dx, dv, dg, db = (tf.function(run) if graph else run)()
+    np.testing.assert_allclose(y, [[15, 2, 3], [13, 2, 3]], rtol=1e-6)
+    np.testing.assert_allclose(dx, [[6, 8], [12, 16]], rtol=1e-6)
+    # dW = (5, 1); dg = dW · v/5 = 19/5; dv = g/5 (dW − (19/25) v) = 2 (5 − 57/25, 1 − 76/25)
+    np.testing.assert_allclose(dg, [3.8, 0, 0], rtol=1e-6, atol=1e-20)
+    np.testing.assert_allclose(dv, [[5.44, 0, 0], [-4.08, 0, 0]], rtol=1e-5, atol=1e-20)
+    np.testing.assert_allclose(db, [3, 3, 3], rtol=1e-6)
+
+
+def test_zeros_as_initial_kernel_train_the_bias_alone():
+    model = keras.Sequential([keras.Input((4,)), WeightNormDense(2, kernel_initializer="zeros")])
+    x = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
+    np.testing.assert_array_equal(model(x), np.zeros((16, 2)))
+    model.compile("sgd", "mse")
+    model.fit(x, np.ones((16, 2)), epochs=3, verbose=0)
+    kernel, g, bias = model.get_weights()
+    assert not kernel.any()
+    assert not g.any()
+    assert (bias > 0.01).all()
+    model.layers[0].initialise_from(x)
+    assert all(np.isfinite(weight).all() for weight in model.get_weights())

@@ -9,8 +9,6 @@ from moa_tf.preprocessing.feature_map import (
     FeatureMap,
     align_to_rectangle,
     embed_features,
-    features_at,
-    image_to_features,
     to_pixels,
 )
 
@@ -130,20 +128,3 @@ def test_the_layer_keeps_its_map_in_a_saved_model(tmp_path):
     np.testing.assert_array_equal(loaded.coordinates, layer.coordinates)
     np.testing.assert_array_equal(loaded.coordinates.max(0), [1, 1])
     assert loaded.get_config() == layer.get_config()
-
-
-def test_pixels_and_features_find_each_other():
-    pixels = np.array([[0, 1], [2, 3], [0, 1], [3, 0]])
-    np.testing.assert_array_equal(features_at(pixels, 0, 1), [0, 2])
-    assert len(features_at(pixels, 1, 1)) == 0
-    image = np.arange(16.0).reshape(4, 4)
-    np.testing.assert_array_equal(image_to_features(image, pixels), [1, 11, 1, 12])
-    images = np.stack([image, image + 100])
-    np.testing.assert_array_equal(image_to_features(images, pixels)[1], [101, 111, 101, 112])
-    with pytest.raises(InputError, match="reaches row 3, column 3"):
-        image_to_features(np.zeros((3, 3)), pixels)
-
-
-def test_the_inverse_is_pydeepinsights():
-    pixels = FIXTURE["clusters/round/24"].astype(int)
-    np.testing.assert_array_equal(image_to_features(FIXTURE["image/grey"], pixels), FIXTURE["image/inverse"])

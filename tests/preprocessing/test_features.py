@@ -1,11 +1,14 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from scipy import stats
 from sklearn.decomposition import PCA
 
 from moa_tf.preprocessing import (
     DoseEncoding,
+    MinMaxScaling,
+    Norm2Scaling,
     PrincipalComponents,
     RowStatistics,
     TimeEncoding,
@@ -69,3 +72,82 @@ def test_single_training_time():
 
 def test_dose_is_one_hot_and_unknown_is_zero():
     np.testing.assert_array_equal(DoseEncoding()(np.array([0, 1, -1], "int32")), [[1, 0], [0, 1], [0, 0]])
+
+
+def row_moments(row):
+    row = np.asarray(row, np.float64)
+    return [row.mean(), row.std(), stats.skew(row), stats.kurtosis(row)]
+
+
+@pytest.mark.parametrize("features", [1, 2, 100, 875])
+@pytest.mark.parametrize("value", [0.0, 0.1, -7.3, 1e-20, 3e30])
+def test_row_statistics_of_any_constant_row(value, features):
+    row = np.full((1, features), value, "float32")
+    result = RowStatistics()(row).numpy()[0]
+    np.testing.assert_allclose(result[0], row[0, 0], rtol=1e-6)
+    np.testing.assert_array_equal(result[1:], [0, 0, 0])
+
+
+def test_row_statistics_of_a_nearly_constant_row():
+    row = np.full((1, 100), 0.1, "float32")
+    row[0, 7] = np.nextafter(np.float32(0.1), np.float32(1))
+    # One of n that differs: skewness (n − 2)/√(n − 1).
+    np.testing.assert_allclose(RowStatistics()(row)[0], row_moments(row[0]), rtol=1e-4)
+    assert row_moments(row[0])[2] == pytest.approx(98 / np.sqrt(99))
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e-5, 1e5, 1e20, 1e36])
+def test_row_statistics_of_any_scale(scale):
+    row = np.random.default_rng(0).gamma(2, size=(1, 300)).astype("float32")
+    mean, deviation, skewness, kurtosis = row_moments(row[0])
+    result = RowStatistics()(row * np.float32(scale)).numpy()[0]
+    np.testing.assert_allclose(result, [mean * scale, deviation * scale, skewness, kurtosis], rtol=1e-5)
+
+
+def test_row_statistics_keep_a_nan_in_sight_and_their_gradient_finite():
+    bad = RowStatistics()(np.array([[1, np.nan, 2], [1, 2, 4]], "float32")).numpy()
+    assert np.isnan(bad[0]).all()
+    assert np.isfinite(bad[1]).all()
+    x = tf.constant([[0.1] * 4, [1, 2, 3, 5]])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = RowStatistics()(x)
+    gradient = tape.gradient(y, x)
+    assert np.isfinite(gradient).all()
+    np.testing.assert_allclose(gradient[0], [0.25] * 4)
+
+
+def test_row_statistics_in_half_precision_do_not_overflow():
+    row = np.array([[300.0, -200, 100, 900]], "float32")
+    result = RowStatistics(dtype="mixed_float16")(row)
+    assert result.dtype == tf.float16
+    np.testing.assert_allclose(result[0], row_moments(row[0]), rtol=2e-3)
+
+
+def test_principal_components_keep_their_digits_far_from_0():
+    rng = np.random.default_rng(0)
+    mean = np.array([0, 1e4, -1e4, 3e4, 100, 0], "float32")
+    far = (rng.normal(size=(200, 6)) * np.arange(1, 7)).astype("float32") + mean
+    layer = PrincipalComponents(4)
+    layer.adapt(far)
+    expected = PCA(4, svd_solver="full").fit_transform(far.astype("float64") - mean)
+    np.testing.assert_allclose(layer(far), expected, atol=5e-3)
+
+
+def test_min_max_and_norm2_of_whole_numbers():
+    # Whole numbers once made the scale a whole number too, 0.
+    x = np.array([[0, 10], [4, 30]], "int32")
+    scaling = MinMaxScaling()
+    scaling.adapt(x)
+    np.testing.assert_allclose(scaling(np.array([[1, 15]], "int32")), [[0.25, 0.25]])
+    logarithm = Norm2Scaling()
+    logarithm.adapt(x)
+    np.testing.assert_allclose(
+        logarithm(np.array([[4, 30]], "int32")), [[np.log(5) / np.log(41), 1]], rtol=1e-6
+    )
+
+
+def test_min_max_of_a_range_without_an_inverse():
+    scaling = MinMaxScaling()
+    scaling.adapt(np.array([[0.0, 0], [1e-40, 1]], "float32"))
+    np.testing.assert_array_equal(scaling(np.array([[1e-40, 1]], "float32")), [[0, 1]])

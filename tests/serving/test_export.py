@@ -266,6 +266,25 @@ def test_a_failure_at_any_step_leaves_no_version(tmp_path, monkeypatch, export_a
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_version_reaches_the_disk_before_it_has_its_number_and_its_root_after(
+    tmp_path, monkeypatch, export_again
+):
+    """Each call is made as it is, and written down with the file that it is about."""
+    calls = []
+    fsync = os.fsync
+
+    def record(handle):
+        path = os.readlink(f"/proc/self/fd/{handle}")
+        calls.append((os.path.basename(path), (tmp_path / "1").exists()))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", record)
+    version = export_again(tmp_path)
+    before = {name for name, numbered in calls if not numbered}
+    assert before >= {path.name for path in version.rglob("*")} | {"model"}
+    assert [name for name, numbered in calls if numbered] == [tmp_path.name]
+
+
 def test_while_it_is_written_no_number_is_to_be_seen(tmp_path, monkeypatch, export_again):
     from moa_tf.serving import export as module
 

@@ -1,4 +1,5 @@
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -238,3 +239,52 @@ for ours, theirs in zip(*weights):
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
 def test_equals_keras_adamw_on_jax():
     subprocess.run([sys.executable, "-c", JAX], env=os.environ | {"KERAS_BACKEND": "jax"}, check=True)
+
+
+@pytest.mark.parametrize("kind", ["weight_decay", "l2"])
+@pytest.mark.parametrize("decay_all", [False, True])
+@pytest.mark.parametrize("by", ["variable", "name", "path", "saved"])
+def test_what_is_excluded_does_not_decay(kind, decay_all, by):
+    # No gradient: only decay moves a weight. Excluded is the first layer's kernel, or both.
+    model = keras.Sequential(
+        [keras.Input((2,)), keras.layers.Dense(2, name="first"), keras.layers.Dense(2, name="last")]
+    )
+    kernel = model.get_layer("first").kernel
+    optimizer = FusedAdam(0.1, decay_all=decay_all, **{kind: 0.5})
+    if by == "variable":
+        optimizer.exclude_from_weight_decay(var_list=[kernel])
+    else:
+        optimizer.exclude_from_weight_decay(
+            var_names=["kernel"] if by == "name" else ["bias", "first/kernel"]
+        )
+    if by == "saved":
+        optimizer = FusedAdam.from_config(json.loads(json.dumps(optimizer.get_config())))
+    before = model.get_weights()
+    zeros = [np.zeros(weight.shape, "float32") for weight in before]
+    optimizer.apply(zeros, model.trainable_variables)
+    moved = [(now != then).any() for now, then in zip(model.get_weights(), before, strict=True)]
+    # A bias of 0 stays 0 whatever decays.
+    assert moved == [False, False, by != "name", False]
+
+
+def test_excluded_variables_are_found_again_in_a_loaded_model(tmp_path):
+    x, y = data()
+    model = network()
+    optimizer = FusedAdam(0.01, weight_decay=0.5)
+    optimizer.exclude_from_weight_decay(var_list=[model.layers[0].kernel])
+    model.compile(optimizer, "mse")
+    model.train_on_batch(x, y)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    for trained in (model, loaded):
+        trained.train_on_batch(x, y)
+    for ours, theirs in zip(model.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    other = train(FusedAdam(0.01, weight_decay=0.5), steps=2)
+    assert np.abs(other.get_weights()[0] - model.get_weights()[0]).max() > 1e-4
+    np.testing.assert_allclose(other.get_weights()[2], model.get_weights()[2], atol=1e-3)
+
+
+def test_amsgrad_is_refused():
+    with pytest.raises(InputError, match="amsgrad=True"):
+        FusedAdam(amsgrad=True)
