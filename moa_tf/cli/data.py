@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
+from moa_tf.cli.options import LocalPath, json_option
 from moa_tf.cli.output import print_table, write_json
+from moa_tf.config import LARGEST_SEED
 
 
 @click.group()
@@ -16,7 +18,7 @@ def data() -> None:
 
 
 @data.command()
-@click.argument("directory", metavar="DATA", type=click.Path(path_type=Path))
+@click.argument("directory", metavar="DATA", type=LocalPath())
 @click.option(
     "--missing",
     type=click.Choice(["refuse", "median"]),
@@ -24,7 +26,7 @@ def data() -> None:
     show_default=True,
     help="median: missing genes and cell lines are no fault, as for train.",
 )
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the figures here.")
+@json_option
 def check(directory: Path, missing: str, json_file: Path | None) -> None:
     """Prints what DATA holds, or every fault of its tables.
 
@@ -48,16 +50,16 @@ def check(directory: Path, missing: str, json_file: Path | None) -> None:
 
 
 @data.command()
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=LocalPath())
 @click.option("--signatures", default=None, type=int, help="Training signatures.  [default: 3000]")
 @click.option(
     "--seed",
-    type=click.IntRange(0, 2**32 - 1),
+    type=click.IntRange(0, LARGEST_SEED),
     default=0,
     show_default=True,
     help="The same seed gives the same tables.",
 )
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the figures here.")
+@json_option
 def simulate(out: Path, signatures: int | None, seed: int, json_file: Path | None) -> None:
     """Writes simulated tables, whose labels can be learnt, into the new or empty directory OUT."""
     from moa_tf.data.simulate import SIGNATURES, write_simulation

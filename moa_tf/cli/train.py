@@ -12,12 +12,13 @@ import click
 
 from moa_tf.atomic import check_directory
 from moa_tf.cli.options import LocalPath, json_option
-from moa_tf.cli.output import print_table, write_json
+from moa_tf.cli.output import print_lines, print_table, write_json
 from moa_tf.cli.startup import import_tensorflow
 from moa_tf.config import LARGEST_SEED, PRECISIONS, override
 from moa_tf.data.schema import SPLITS
 from moa_tf.errors import InputError
 from moa_tf.models.base import FAMILIES, get_family
+from moa_tf.serving.versions import check_root
 from moa_tf.training.strategy import STRATEGIES
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ def train(
     saved_models = root or Path("saved_models", model)
     for directory in (out or Path("runs"), *[saved_models] * (not shuffle_labels)):
         check_directory(directory)
+    check_root(saved_models)
     started = time.monotonic()
     import_tensorflow()
     import tensorflow as tf
@@ -181,11 +183,11 @@ def train(
     if not placement.chief:
         return
     _print_metrics(metrics, chosen)
-    print(f"run          {run.directory}")
+    print_lines(f"run          {run.directory}")
     version, note = _export(run, metrics, root, saved_models)
-    print(f"SavedModel   {version if version else 'none'}{f' ({note})' if note else ''}")
+    print_lines(f"SavedModel   {version if version else 'none'}{f' ({note})' if note else ''}")
     seconds = time.monotonic() - started
-    print(f"time         {seconds:.0f} s")
+    print_lines(f"time         {seconds:.0f} s")
     if version is not None:
         _print_next(version.parent, data)
     if json_file is not None:
@@ -227,10 +229,10 @@ def _print_next(root: Path, data: Path | None) -> None:
         return shlex.join(["moa-tf", "predict", str(root), features, "predictions.csv"])
 
     if data is None:
-        print(f"\nNext: moa-tf data simulate sample && {predict('sample/test_features.csv')}")
+        print_lines(f"\nNext: moa-tf data simulate sample && {predict('sample/test_features.csv')}")
         return
     tests = sorted(data.glob("test_features.*"))
-    print(f"\nNext: {predict(str(tests[0]) if tests else 'FEATURES.csv')}")
+    print_lines(f"\nNext: {predict(str(tests[0]) if tests else 'FEATURES.csv')}")
 
 
 _COLUMNS = {
@@ -247,12 +249,14 @@ def _print_metrics(metrics: dict[str, Any], preset: str) -> None:
     print_table(_title(metrics, preset), ["rows", *_COLUMNS.values()], _rows(metrics))
     low, high = overall["intervals"]["macro_auroc"]
     if overall["targets_ranked"]:
-        print(
+        print_lines(
             f"AUROC and average precision rank within folds. Macro AUROC over {overall['targets_ranked']} of "
             f"{overall['targets']} targets, 95 % interval over drugs: {low:.3f} to {high:.3f}\n"
         )
     else:
-        print("No target has both a positive and a negative: AUROC and average precision are not defined.\n")
+        print_lines(
+            "No target has both a positive and a negative: AUROC and average precision are not defined.\n"
+        )
 
 
 def _rows(metrics: dict[str, Any]) -> list[list[Any]]:

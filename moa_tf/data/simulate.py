@@ -115,7 +115,7 @@ def write_simulation(out: str | Path, signatures: int = SIGNATURES, seed: int = 
     }
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with temporary_directory(out.parent) as partial:
+        with temporary_directory(out.parent, out) as partial:
             _write_tables(partial, dataset, test)
             (partial / MARKER).write_text(json.dumps(marker, indent=2) + "\n")
             sync_tree(partial)
