@@ -1,4 +1,4 @@
-"""`moa-tf data check` and `moa-tf data simulate`."""
+"""`moa-tf data check` and `moa-tf data simulate`; `moa-tf data convert` is in a module of its own."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from typing import Any
 
 import click
 
+from moa_tf.cli.convert import convert
 from moa_tf.cli.output import print_table, write_json
 
 
 @click.group()
 def data() -> None:
-    """Simulate or check a directory of signature tables."""
+    """Simulate, check or convert tables of signatures."""
+
+
+data.add_command(convert)
 
 
 @data.command()
