@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -14,7 +16,7 @@ import pandas as pd
 from moa_tf.data.containers import GZIP, PARQUET, TEXT, identify
 from moa_tf.data.conversion.features import name_features
 from moa_tf.data.conversion.fields import ALIASES, Renaming, find_field, values_of
-from moa_tf.data.conversion.gct import open_gct
+from moa_tf.data.conversion.gct import is_gct, open_gct
 from moa_tf.data.conversion.gctx import open_gctx
 from moa_tf.data.conversion.labels import Labels, Mechanisms, find_drugs, label, shorten_id
 from moa_tf.data.conversion.metadata import read_compounds, read_genes, read_signatures
@@ -130,12 +132,14 @@ def _plan(source: Path, options: Options) -> dict[str, Any]:
 
 def _open(path: Path, scratch: Path, renaming: Renaming, progress: Progress, stack: ExitStack) -> Source:
     try:
-        kind = identify(path)
-    except (OSError, EOFError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
+        gct, kind = is_gct(path), identify(path)
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise InputError(f"{path}: cannot be decompressed: is it truncated?") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     if kind == "an HDF5 file":
         return open_gctx(path, scratch, renaming, progress, stack)
-    if kind.endswith("a GCT file"):
+    if gct:
         return open_gct(path, scratch, renaming, progress, stack)
     if kind in (TEXT, GZIP, PARQUET):
         return open_table(path, kind, scratch, renaming, progress, stack)

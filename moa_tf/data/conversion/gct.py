@@ -5,12 +5,13 @@ Source: the format's description at clue.io/connectopedia/gct_format.
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +33,16 @@ class _Sizes(NamedTuple):
     signature_fields: int
 
 
+def is_gct(path: Path) -> bool:
+    """Whether a file, gzipped or not, begins as GCT does, in whatever version.
+
+    Raises:
+        OSError, EOFError, zlib.error: it cannot be read.
+    """
+    with _open(path) as file:
+        return file.read(6).removeprefix(codecs.BOM_UTF8).startswith(b"#1.")
+
+
 def open_gct(path: Path, scratch: Path, renaming: Renaming, progress: Progress, stack: ExitStack) -> Source:
     """Reads a GCT file whole, its numbers into the file `scratch`.
 
@@ -46,9 +57,7 @@ def open_gct(path: Path, scratch: Path, renaming: Renaming, progress: Progress, 
         InputError: a line that says which line is at fault.
     """
     try:
-        with path.open("rb") as raw:
-            zipped = raw.read(2) == b"\x1f\x8b"
-        with gzip.open(path, "rb") if zipped else path.open("rb") as file:
+        with _open(path) as file:
             return _read_lines(path, _split(file), scratch, renaming, progress, stack)
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise InputError(f"{path}: the compressed file ends or breaks early: is it truncated?") from None
@@ -56,10 +65,16 @@ def open_gct(path: Path, scratch: Path, renaming: Renaming, progress: Progress, 
         raise InputError(f"{path}: is not UTF-8 text, expected a GCT file in UTF-8") from None
 
 
-def _split(file: gzip.GzipFile | Iterator[bytes]) -> Iterator[list[str]]:
+def _open(path: Path) -> BinaryIO:
+    with path.open("rb") as raw:
+        zipped = raw.read(2) == b"\x1f\x8b"
+    return gzip.open(path, "rb") if zipped else path.open("rb")
+
+
+def _split(file: BinaryIO) -> Iterator[list[str]]:
     for line in file:
         yield (
-            line.decode("utf-8-sig" if line.startswith(b"\xef\xbb\xbf") else "utf-8")
+            line.decode("utf-8-sig" if line.startswith(codecs.BOM_UTF8) else "utf-8")
             .rstrip("\r\n")
             .split("\t")
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,7 +90,7 @@ class Mechanisms:
         by_id, by_name = ({key: frozenset(value) for key, value in table.items()} for table in tables)
         return cls(by_id, by_name)
 
-    def of(self, drug: str, names: Sequence[str]) -> frozenset[str]:
+    def of(self, drug: str, names: Iterable[str]) -> frozenset[str]:
         """Those of one drug: by its id, or else by its names; empty if they are not known."""
         if drug in self.by_id:
             return self.by_id[drug]
@@ -128,12 +128,11 @@ def label(
         mechanisms: of the drugs.
         min_drugs: how many drugs a mechanism needs to be kept. A drug of which none is kept stays, without a label.
     """
-    table = pd.DataFrame({"drug": drugs[treated], "name": "" if names is None else names[treated]})
-    known = {
-        drug: found
-        for drug, called in table.drop_duplicates().groupby("drug", sort=True)["name"]
-        if (found := mechanisms.of(drug, list(called)))
-    }
+    called: dict[str, set[str]] = {drug: set() for drug in sorted(set(drugs[treated]))}
+    if names is not None:
+        for drug, name in set(zip(drugs[treated], names[treated], strict=True)):
+            called[drug].add(name)
+    known = {drug: found for drug, of in called.items() if (found := mechanisms.of(drug, of))}
     count = pd.Series([name for found in known.values() for name in found], dtype=object).value_counts()
     kept = tuple(sorted(name for name, n in count.items() if n >= min_drugs))
     place = {name: j for j, name in enumerate(kept)}

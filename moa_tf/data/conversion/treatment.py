@@ -29,7 +29,11 @@ _HOURS = {
     "d": 24,
     "days": 24,
 }
-_MICROMOLAR = {"m": 1e6, "mm": 1e3, "um": 1.0, "nm": 1e-3, "pm": 1e-6}
+_MICROMOLAR = {
+    **{"m": 1e6, "mm": 1e3, "um": 1.0, "nm": 1e-3, "pm": 1e-6},
+    **{"mol/l": 1e6, "mmol/l": 1e3, "umol/l": 1.0, "nmol/l": 1e-3, "pmol/l": 1e-6},
+    **{"molar": 1e6, "millimolar": 1e3, "micromolar": 1.0, "nanomolar": 1e-3, "picomolar": 1e-6},
+}
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,8 @@ def _read_doses(
     if name == "nearest_dose":  # LINCS 2020 has it in µM, without a unit.
         unit = np.where(unit == "", "um", unit)
     given = (field != "").to_numpy()
-    factor = np.array([_MICROMOLAR.get(_plain(value), np.nan) for value in unit])
+    factors = {of: _MICROMOLAR.get(spelling_key(of).replace("μ", "u"), np.nan) for of in set(unit)}
+    factor = np.array([factors[of] for of in unit])
     # 10 nM is to be 0.01 µM to the last bit, not 10 × 0.001.
     molar = np.where(factor < 1, number / np.round(1 / factor), number * factor)
     odd = given & ~control & ~np.isfinite(molar)
@@ -166,10 +171,6 @@ def _split_quantities(field: pd.Series, units: np.ndarray | None) -> tuple[np.nd
     number = np.array([float(part[1]) if part else np.nan for part in parts])[codes]
     unit = np.array([part[2] if part else "" for part in parts], object)[codes]
     return number, unit if units is None else np.where(unit == "", units, unit)
-
-
-def _plain(unit: str) -> str:
-    return spelling_key(unit).replace("μ", "u")
 
 
 def _not_understood(

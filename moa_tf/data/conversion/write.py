@@ -131,12 +131,11 @@ def _read(layout: Layout, start: int, stop: int) -> np.ndarray:
 
 
 def _write_block(path: Path, layout: Layout, rows: np.ndarray, values: np.ndarray) -> None:
+    missing = int(np.isnan(values).sum())
     features = np.ascontiguousarray(values.T)
-    empty = np.isnan(features)
-    missing = int(empty.sum())
     columns = [_text_or_number(column[rows]) for column in layout.columns.values()]
     if missing:
-        columns += [pa.array(column, mask=mask) for column, mask in zip(features, empty, strict=True)]
+        columns += [pa.array(column, from_pandas=True) for column in features]
     else:
         columns += map(pa.array, features)
     table = pa.Table.from_arrays(columns, names=[*layout.columns, *layout.names])
