@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import zlib
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO
 
@@ -20,7 +21,7 @@ from moa_tf.data.names import clean, shorten
 from moa_tf.errors import InputError
 
 _COMMENTS = ("!", "#")
-_ROWS = 100_000
+_ROWS = 20_000
 
 
 def read_table(path: Path, renaming: Renaming) -> pd.DataFrame:
@@ -48,7 +49,7 @@ def read_table(path: Path, renaming: Renaming) -> pd.DataFrame:
             return _read_text(path, text, renaming)
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise InputError(f"{path}: the compressed file ends or breaks early: is it truncated?") from None
-    except (pa.ArrowException, pd.errors.ParserError, OSError) as error:
+    except (pa.ArrowException, csv.Error, OSError) as error:
         raise InputError(f"{path}: cannot be read: {str(error).strip().splitlines()[0]}") from None
 
 
@@ -110,34 +111,26 @@ def _read_text(path: Path, file: IO[str], renaming: Renaming) -> pd.DataFrame:
     separator = next((mark for mark in "\t;" if mark in line), ",")
     # With tabs a quote is a letter more often than not (5"-…), with commas never.
     quoting = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
-    header = [
-        clean(name).strip('"') for name in next(csv.reader([line], delimiter=separator, quoting=quoting))
-    ]
+    records = csv.reader(chain([line], file), delimiter=separator, quoting=quoting)
+    header = [clean(name).strip('"') for name in next(records)]
     wanted = [j for j, name in enumerate(header) if renaming.wanted(name)]
-    parts: dict[int, list[np.ndarray]] = {j: [] for j in wanted}
-    rows = 0
-    try:
-        frames = pd.read_csv(
-            file, sep=separator, quoting=quoting, header=None, names=range(len(header)), index_col=False,
-            dtype=object, keep_default_na=False, na_values=[], chunksize=_ROWS, on_bad_lines="error",
-        )  # fmt: skip
-        for frame in frames:
-            for j in wanted:
-                short = np.flatnonzero(frame[j].isna())
-                if len(short):
-                    what = f"row {rows + short[0] + 1} ends before column {header[j]}"
-                    raise InputError(f"{path}: {what} ({len(short)} such rows): is it truncated?")
-                values = frame[j].to_numpy(object)
-                parts[j].append(tidy(np.array([value.strip('"') for value in values], object)))
-            rows += len(frame)
-    except pd.errors.EmptyDataError:
-        pass
+    names = [header[j] for j in wanted]
+    if len(set(names)) < len(names):
+        raise InputError(f"{path}: columns are there twice ({shorten(sorted(names), 5)})")
+    last, rows = max(wanted, default=-1), 0
+    parts: list[list[np.ndarray]] = []
+    while block := list(islice(records, _ROWS)):
+        for number, cells in enumerate(block, rows + 1):
+            if cells and (len(cells) <= last or any(cells[len(header) :])):
+                what = f"row {number}: {len(cells)} cells, expected {len(header)}, as the header has"
+                raise InputError(f"{path}: {what}: is it truncated?")
+        rows += len(block)
+        block = [cells for cells in block if cells]
+        parts.append([tidy(np.array([cells[j].strip('"') for cells in block], object)) for j in wanted])
     if not rows:
         raise InputError(f"{path}: has no rows, expected some")
-    columns = {header[j]: np.concatenate(parts[j]) for j in wanted}
-    if len(columns) < len(wanted):
-        raise InputError(f"{path}: columns are there twice ({shorten(sorted(header[j] for j in wanted), 5)})")
-    return renaming.apply(columns, rows, str(path))
+    columns = dict(zip(names, map(np.concatenate, zip(*parts, strict=True)), strict=True))
+    return renaming.apply(columns, len(next(iter(columns.values()), ())), str(path))
 
 
 def _lacks(path: Path, table: pd.DataFrame, expected: tuple[str, ...] | list[str]) -> InputError:

@@ -124,7 +124,7 @@ def _read_doses(
     factors = {of: _MICROMOLAR.get(spelling_key(of).replace("μ", "u"), np.nan) for of in set(unit)}
     factor = np.array([factors[of] for of in unit])
     # 10 nM is to be 0.01 µM to the last bit, not 10 × 0.001.
-    molar = np.where(factor < 1, number / np.round(1 / factor), number * factor)
+    molar = np.where(factor < 1, number / np.round(1 / np.minimum(factor, 1)), number * factor)
     odd = given & ~control & ~np.isfinite(molar)
     if not odd.any():
         return np.where(given, molar, np.nan), ""

@@ -36,7 +36,10 @@ def cell(value, missing="NaN"):
 
 def write_gct12(path, values=VALUES, signatures=SIGNATURES, genes=GENES, missing="NaN"):
     lines = ["#1.2", f"{len(genes)}\t{len(signatures)}", "\t".join(["Name", "Description", *signatures])]
-    lines += ["\t".join([gene, "na", *(cell(v, missing) for v in row)]) for gene, row in zip(genes, values.T, strict=True)]
+    lines += [
+        "\t".join([gene, "na", *(cell(v, missing) for v in row)])
+        for gene, row in zip(genes, values.T, strict=True)
+    ]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
