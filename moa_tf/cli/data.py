@@ -1,4 +1,4 @@
-"""`moa-tf data check` and `moa-tf data simulate`."""
+"""`moa-tf data check` and `moa-tf data simulate`; `moa-tf data convert` is in a module of its own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from moa_tf.cli.convert import convert
 from moa_tf.cli.options import LocalPath, json_option
 from moa_tf.cli.output import print_table, write_json
 from moa_tf.config import LARGEST_SEED
@@ -14,7 +15,10 @@ from moa_tf.config import LARGEST_SEED
 
 @click.group()
 def data() -> None:
-    """Simulate or check a directory of signature tables."""
+    """Simulate, check or convert tables of signatures."""
+
+
+data.add_command(convert)
 
 
 @data.command()

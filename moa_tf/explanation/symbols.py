@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from moa_tf.data.landmarks import landmark_symbols
 from moa_tf.errors import InputError
 
 SYMBOLS = ("symbol", "gene_symbol", "pr_gene_symbol", "gene")
@@ -20,7 +21,8 @@ def read_gene_names(path: str | Path) -> dict[str, str]:
 
     The table has a column `new` (or `column`, `feature`) with names such as g-16, and either a column
     `symbol` (or `gene_symbol`, `pr_gene_symbol`, `gene`) or one with Entrez ids, `old` (or `entrez`,
-    `entrez_id`, `gene_id`, `pr_gene_id`), which become `Entrez:ID`. An empty symbol falls back to the id.
+    `entrez_id`, `gene_id`, `pr_gene_id`). Where there is no symbol, the ids of the 978 landmark genes give it, and
+    other ids become `Entrez:ID`.
 
     Args:
         path: a `.csv` file.
@@ -48,7 +50,10 @@ def read_gene_names(path: str | Path) -> dict[str, str]:
         raise InputError(f"{path}: column {column}: {twice.iloc[0]} is there twice, {len(twice)} such rows")
     names = table[symbol] if symbol is not None else pd.Series("", index=table.index)
     if identifier is not None:
-        names = names.where(names != "", "Entrez:" + table[identifier])
+        table[identifier] = table[identifier].str.removesuffix(".0")  # what pandas makes of numbers with gaps
+        symbols = table[identifier].map(landmark_symbols())
+        ids = ("Entrez:" + table[identifier]).where(table[identifier] != "", "")
+        names = names.where(names != "", symbols.where(symbols.notna(), ids))
     return {key: name for key, name in zip(table[column], names, strict=True) if name}
 
 

@@ -194,8 +194,10 @@ def test_command_explains_an_exported_model(members, signatures, tmp_path):
 
 def test_gene_names_prefer_symbols_and_refuse_other_tables(tmp_path):
     path = tmp_path / "genes.csv"
-    path.write_text("entrez_id,symbol,column\n16,AARS1,g-0\n23,,g-1\n", encoding="utf-8")
-    assert read_gene_names(path) == {"g-0": "AARS1", "g-1": "Entrez:23"}
+    path.write_text("entrez_id,symbol,column\n16,AARS1,g-0\n1277,,g-1\n1,,g-2\n,,g-3\n", encoding="utf-8")
+    assert read_gene_names(path) == {"g-0": "AARS1", "g-1": "COL1A1", "g-2": "Entrez:1"}
+    path.write_text("old,new\n1277,g-16\n7157,g-1\n1,g-2\n", encoding="utf-8")
+    assert read_gene_names(path) == {"g-16": "COL1A1", "g-1": "TP53", "g-2": "Entrez:1"}
     path.write_text("a,b\n1,2\n", encoding="utf-8")
     with pytest.raises(InputError, match="expected new, and old"):
         read_gene_names(path)
