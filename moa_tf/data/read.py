@@ -12,9 +12,10 @@ import numpy as np
 
 from moa_tf.data.faults import COLUMNS, EXAMPLES, Faults
 from moa_tf.data.names import shorten
+from moa_tf.data.opening import find_table, open_table
 from moa_tf.data.scan import Targets, Tell, load_drugs, load_features, load_targets, rows_at, scan_features
 from moa_tf.data.schema import Dataset, Signatures, SignatureSpec
-from moa_tf.data.tables import ROWS, Table, find_table, open_table
+from moa_tf.data.tables import ROWS, Table
 from moa_tf.errors import InputError
 
 __all__ = [

@@ -152,9 +152,10 @@ def check_paths(features: Path, out: Path) -> None:
         InputError: there is no file `features`, `out` has another suffix or cannot be written, or both are the
             same file.
     """
+    from moa_tf.data.opening import is_table
     from moa_tf.data.tables import SUFFIXES
 
-    if not features.is_file():
+    if not is_table(features):
         raise InputError(f"{features}: no such file")
     if not out.name.endswith(SUFFIXES):
         raise InputError(f"{out}: expected a name that ends in {', '.join(SUFFIXES)}")
