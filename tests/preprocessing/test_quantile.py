@@ -99,18 +99,18 @@ def between(data: np.ndarray, new: np.ndarray, n_quantiles: int) -> tuple[np.nda
 
 @pytest.mark.parametrize("n_quantiles", [2, 1000])
 def test_the_upper_tail_has_float32s_steps_as_in_scikit_learn_and_the_lower_its_digits(n_quantiles):
-    data = np.linspace(0, 1, 1000, dtype="float32")[:, None]
-    distance = np.geomspace(2e-7, 0.9, 400).astype("float32") / (n_quantiles - 1)
-    # From above the distances are those that float32 has left of them.
-    upper = np.float32(1) - distance
-    ours, theirs = between(data, upper[:, None], n_quantiles)
-    # Near 1 float32 knows a probability to 6e-8: that moves z = 5 by 0.04, and ours with it.
-    p = (1 - (1 - (1 - upper.astype("float64"))).astype("float32")).clip(1e-7)
-    np.testing.assert_allclose(ours[:, 0], -norm.ppf(p), atol=2e-4 if n_quantiles == 2 else 6e-3)
-    np.testing.assert_allclose(ours, theirs, atol=2e-4 if n_quantiles == 2 else 6e-3)
-    lower, theirs = between(data, distance[:, None], n_quantiles)
-    np.testing.assert_allclose(lower[:, 0], norm.ppf(distance.astype("float64").clip(1e-7)), atol=2e-5)
-    np.testing.assert_allclose(lower, theirs, atol=2e-5)
+    # Uniform on [-1, 0] and on [0, 1]: the probability is the distance from the end, which float32 has in full.
+    distance = np.geomspace(2e-7, 0.9 / (n_quantiles - 1), 400).astype("float32")
+    grid = np.linspace(0, 1, 1000, dtype="float32")[:, None]
+    upper, theirs = between(grid - 1, -distance[:, None], n_quantiles)
+    # Near 1 float32 knows a probability to 6e-8: that moves z = 5 by 0.04, there and here.
+    stepped = 1 - (1 - distance.astype("float64")).astype("float32").astype("float64")
+    assert np.abs(norm.ppf(stepped) - norm.ppf(distance)).max() > 0.01
+    np.testing.assert_allclose(upper[:, 0], -norm.ppf(stepped.clip(1e-7)), atol=2e-4)
+    np.testing.assert_allclose(upper, theirs, atol=2e-4)
+    lower, theirs = between(grid, distance[:, None], n_quantiles)
+    np.testing.assert_allclose(lower[:, 0], norm.ppf(distance.astype("float64")), atol=1e-4)
+    np.testing.assert_allclose(lower, theirs, atol=1e-4)
 
 
 @pytest.mark.parametrize("values", [[0.0, 0.25, 0.5], [-0.5, -0.25, 0.0], [-0.5, 0.0, 0.5]])
