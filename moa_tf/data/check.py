@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from moa_tf.data.faults import Faults
+from moa_tf.data.opening import find_table
 from moa_tf.data.read import read_dataset, read_features
 from moa_tf.data.scan import Tell
 from moa_tf.data.schema import Dataset, Signatures
-from moa_tf.data.tables import find_table
 from moa_tf.errors import InputError
 
 

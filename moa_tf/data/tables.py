@@ -22,12 +22,10 @@ from typing import IO
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from moa_tf.data.containers import GZIP, PARQUET, TEXT, identify
-from moa_tf.data.delimited import Delimited, name_separator, read_head
-from moa_tf.data.faults import COLUMNS, EXAMPLES, Faults, one_line
-from moa_tf.data.names import clean, same_stem, shorten
+from moa_tf.data.delimited import Delimited, name_separator
+from moa_tf.data.faults import COLUMNS, Faults, one_line
+from moa_tf.data.names import clean, shorten
 from moa_tf.data.parquet import is_plain, is_text, read_batches, to_text
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
@@ -35,7 +33,7 @@ ROWS = 4096
 """Rows a chunk: 876 columns of float64 in 29 MB."""
 
 _UNNAMED = re.compile(r"Unnamed: \d+([._].*)?|")
-_INDEX = re.compile(r"__index_level_\d+__")
+_INDEX = re.compile(r"__index_level_\d+__|__null_dask_index__")
 
 
 @dataclass
@@ -55,40 +53,21 @@ class Chunk:
     decimal: str = "."
 
 
-def find_table(directory: Path, stem: str, faults: Faults, required: bool = True) -> Path | None:
-    """The one file in `directory` that holds the table `stem`, in any of the formats.
-
-    What has nearly the name is a fault where no file has the name: a table must not be left out unseen.
-    """
-    expected = ", ".join(stem + suffix for suffix in SUFFIXES)
-    found = [directory / (stem + suffix) for suffix in SUFFIXES if (directory / (stem + suffix)).is_file()]
-    if len(found) > 1:
-        names = " and ".join(path.name for path in found)
-        faults.add(str(directory), f"both {names} are there, expected one of them")
-        return None
-    if not found:
-        near = sorted(path.name for path in directory.iterdir() if same_stem(path.name, stem))
-        if near:
-            what = f"no {stem}, but {shorten(near, EXAMPLES)}, expected a file named one of {expected}"
-            faults.add(str(directory), what)
-        elif required:
-            faults.add(str(directory), f"no {stem}, expected one of {expected}")
-    return found[0] if found else None
-
-
 class Table:
     """An open file whose header has been read.
 
     Attributes:
         path: the file.
+        name: what messages call it.
         raw: the header as it is.
         header: a name for each column.
-        columns: names in the file's order, without an index that pandas wrote and without `unnamed`.
+        columns: names in the file's order, without an index that pandas or Dask wrote and without `unnamed`.
         unnamed: what columns without a name are called here. They may hold a row index, or nothing.
     """
 
-    def __init__(self, path: Path, source: Delimited | pa.Schema) -> None:
+    def __init__(self, path: Path, source: Delimited | pa.Schema, name: str = "") -> None:
         self.path = path
+        self.name = name or path.name
         self._source = source
         self.raw = list(source.header if isinstance(source, Delimited) else source.names)
         names = [clean(name) for name in self.raw]
@@ -127,7 +106,7 @@ class Table:
         if unused := self.unused(used):
             are = "1 column is" if len(unused) == 1 else f"{len(unused)} columns are"
             parts.append(f"{are} not used ({shorten(unused, COLUMNS)})")
-        return one_line(f"{self.path.name}: {'; '.join(parts)}") if parts else ""
+        return one_line(f"{self.name}: {'; '.join(parts)}") if parts else ""
 
     def chunks(
         self, columns: Sequence[str], text: Collection[str], faults: Faults, rows: int = ROWS
@@ -157,11 +136,9 @@ class Table:
                     self._check_unnamed(frame, row, leading, faults)
                     for name in text:
                         frame[name] = pd.Series(list(map(clean, frame[name])), frame.index, object)
-                    yield Chunk(self.path.name, frame if list(frame) == names else frame[names], row, decimal)
+                    yield Chunk(self.name, frame if list(frame) == names else frame[names], row, decimal)
         except (EOFError, zlib.error, gzip.BadGzipFile):
-            faults.add(
-                self.path.name, f"the compressed file ends or breaks after row {done}: is it truncated?"
-            )
+            faults.add(self.name, f"the compressed file ends or breaks after row {done}: is it truncated?")
         except (
             pa.ArrowException,
             pd.errors.ParserError,
@@ -169,10 +146,10 @@ class Table:
             OSError,
             csv.Error,
         ) as error:
-            faults.add(self.path.name, f"cannot be read after row {done}: {_first_line(error)}")
+            faults.add(self.name, f"cannot be read after row {done}: {first_line(error)}")
         else:
             if not done and not faults:
-                faults.add(self.path.name, "the table has no rows, expected at least one")
+                faults.add(self.name, "the table has no rows, expected at least one")
 
     def _check_unnamed(self, frame: pd.DataFrame, row: np.ndarray, leading: set[str], faults: Faults) -> None:
         """Columns without a name may be empty, or, before all others, count the rows: pandas' index."""
@@ -192,7 +169,7 @@ class Table:
         if first:
             cells = chain([first], cells)
             expected = "a name in the header (or, in front, a row index from 0)"
-            faults.add_cells(self.path.name, name, "cells with data", cells, expected)
+            faults.add_cells(self.name, name, "cells with data", cells, expected)
 
     def _csv_frames(
         self, text: Collection[str], faults: Faults, rows: int
@@ -252,7 +229,7 @@ class Table:
             if len(cells) != width:
                 at = [(row, f"{len(cells)} cells")]
                 expected = f"{width}, as the header has"
-                faults.add_cells(self.path.name, "(all)", "rows of another length", at, expected)
+                faults.add_cells(self.name, "(all)", "rows of another length", at, expected)
             elif row > done:
                 kept.append((row, cells))
             if len(kept) == rows:
@@ -274,7 +251,7 @@ class Table:
         for kind, names in wrong.items():
             which = f"column {names[0]}" if len(names) == 1 else f"{len(names)} columns"
             shown = "" if len(names) == 1 else f" ({shorten(names, COLUMNS)})"
-            faults.add(self.path.name, f"{which} of type {kind}{shown}, expected text or numbers")
+            faults.add(self.name, f"{which} of type {kind}{shown}, expected text or numbers")
         return not wrong
 
     def _parquet_frames(
@@ -322,45 +299,6 @@ def _ends_empty(frame: pd.DataFrame) -> bool:
     return last.dtype.kind == "O" and bool((last == "").any())
 
 
-def open_table(path: Path, faults: Faults) -> Table | None:
-    """Reads the header of a CSV or Parquet file; None where that fails, with the reason in `faults`.
-
-    Which of the formats it is, its bytes say and not its name.
-    """
-    path = Path(path)
-    if not path.name.endswith(SUFFIXES):
-        faults.add(str(path), f"expected a file that ends in {', '.join(SUFFIXES)}")
-        return None
-    if not path.is_file():
-        faults.add(str(path), "no such file" if not path.exists() else "is no file, expected one")
-        return None
-    try:
-        kind = identify(path)
-        if kind not in (TEXT, GZIP, PARQUET):
-            faults.add(path.name, f"is {kind}, expected CSV text in UTF-8, gzipped or not, or Parquet")
-            return None
-        table = Table(path, pq.read_schema(path) if kind == PARQUET else read_head(path, kind == GZIP))
-    except (EOFError, zlib.error, gzip.BadGzipFile):
-        faults.add(path.name, "cannot be decompressed: is it truncated?")
-        return None
-    except (pa.ArrowException, OSError, csv.Error) as error:
-        faults.add(
-            path.name, f"not a readable {path.suffix[1:]} file: {_first_line(error)}; is it truncated?"
-        )
-        return None
-    if any("\ufffd" in name or "\0" in name for name in table.raw):
-        faults.add(path.name, "the header is not UTF-8 text, expected UTF-8")
-        return None
-    if not table.raw:
-        faults.add(path.name, "the file is empty, expected a header and rows")
-        return None
-    if table.repeated:
-        shown = shorten(table.repeated, EXAMPLES)
-        what = f"{len(table.repeated)} column names occur more than once ({shown}), expected each once"
-        faults.add(path.name, what)
-        return None
-    return table
-
-
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, on one line."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
