@@ -19,6 +19,8 @@ SPLITS = ("drug", "row", "kaggle")
 
 TREATMENT = ("cp_type", "cp_time", "cp_dose", "cp_cell")
 """The treatment columns, in the order of a model's inputs."""
+CONDITIONS = TREATMENT[1:]
+"""What networks read of them: controls are zeroed at the edge, so none need learn what they are."""
 HOURS_ABOVE = 0
 """`cp_time` lies above this, in a table and in what is served alike."""
 MICROMOLAR_ABOVE = 0

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from moa_tf.config import require
-from moa_tf.data.schema import TREATMENT, Signatures
+from moa_tf.data.schema import CONDITIONS, Signatures
 from moa_tf.errors import InputError
 from moa_tf.models.base import ModelConfig
 from moa_tf.preprocessing import (
@@ -80,8 +80,8 @@ def fit_preprocessing(signatures: Signatures, config: TabularConfig, seed: int) 
         InputError: no feature varies.
     """
     spec = signatures.spec
-    treatment = TREATMENT if config.treatment else ()
-    inputs = make_inputs(spec, ("genes", "cells", *treatment))
+    conditions = CONDITIONS if config.treatment else ()
+    inputs = make_inputs(spec, ("genes", "cells", *conditions))
     components = {"genes": config.gene_components, "cells": config.cell_components}
     kept, scaled, projected, statistics = [], [], [], []
     for kind in ("genes", "cells"):

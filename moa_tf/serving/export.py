@@ -255,7 +255,7 @@ def _encode(raw: Tensors, spec: SignatureSpec) -> Tensors:
             if "cp_type" in inputs:
                 fits = tf.logical_or(fits, inputs["cp_type"] == CONTROL)
             tf.debugging.Assert(
-                tf.reduce_all(fits), [f"{name}: expected µM above {MICROMOLAR_ABOVE}, got", value]
+                tf.reduce_all(fits), [f"{name}: expected micromolar above {MICROMOLAR_ABOVE}, got", value]
             )
         else:
             tf.debugging.Assert(

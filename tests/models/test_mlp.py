@@ -7,7 +7,7 @@ import pytest
 from moa_tf.config import override
 from moa_tf.data.simulate import simulate
 from moa_tf.errors import InputError
-from moa_tf.models.base import get_family
+from moa_tf.models.base import get_family, output_bias
 from moa_tf.models.mlp import FAMILY, PRESETS, MLPConfig
 from moa_tf.training.inference import Inference
 
@@ -131,6 +131,10 @@ def test_without_weight_norm_the_untrained_network_predicts_the_prior_and_keeps_
         rtol=1e-3,
         atol=1e-3,
     )
+
+
+def test_the_output_bias_of_a_target_that_is_never_or_always_positive_has_a_floor():
+    np.testing.assert_allclose(output_bias(np.array([0.0, 0.5, 1.0])), [-11.512915, 0, 11.512915], rtol=1e-6)
 
 
 def test_small_tables_get_the_small_preset():

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from moa_tf.config import Recipe, require
-from moa_tf.data.schema import TREATMENT, Signatures
+from moa_tf.data.schema import CONDITIONS, Signatures
 from moa_tf.layers import NearestIndex
 from moa_tf.layers.tabnet_encoder import check_architecture
 from moa_tf.models import tabular
@@ -111,7 +111,7 @@ def fit_preprocessing(signatures: Signatures, config: TabNetConfig, seed: int) -
         return tabular.fit_preprocessing(signatures, config, seed)
     numeric = tabular.fit_preprocessing(signatures, dataclasses.replace(config, treatment=False), seed)
     spec = signatures.spec
-    inputs = numeric.input | make_inputs(spec, TREATMENT)
+    inputs = numeric.input | make_inputs(spec, CONDITIONS)
     columns = []
     if "cp_time" in inputs:
         times = np.unique(np.asarray(signatures.cp_time))

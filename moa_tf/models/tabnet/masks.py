@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from moa_tf.data.schema import TREATMENT
+from moa_tf.data.schema import CONDITIONS
 from moa_tf.errors import InputError
 from moa_tf.layers import CategoryEmbedding, NearestIndex
 from moa_tf.models.base import Explainer, Member
@@ -38,7 +38,7 @@ def column_shares(preprocessing: keras.Model, network: keras.Model) -> np.ndarra
     """
     inputs = preprocessing.input
     widths = {kind: inputs[kind].shape[-1] for kind in ("genes", "cells") if kind in inputs}
-    treatment = [name for name in TREATMENT if name in inputs]
+    treatment = [name for name in CONDITIONS if name in inputs]
     total = sum(widths.values()) + len(treatment)
     start = dict(zip(widths, np.cumsum([0, *widths.values()]), strict=False))
     place = {name: total - len(treatment) + index for index, name in enumerate(treatment)}

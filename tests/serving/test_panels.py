@@ -1,0 +1,101 @@
+"""Every family on a panel without genes, with gaps, doses in µM and cell lines: preprocessing, export, explanation."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from moa_tf.config import override
+from moa_tf.data.schema import CONTROL, Signatures, SignatureSpec
+from moa_tf.models.base import FAMILIES, get_family, importance_columns
+from moa_tf.serving.export import export
+from moa_tf.serving.predict import load_model
+from moa_tf.training.inference import Inference
+
+ROWS = 40
+SPEC = SignatureSpec(
+    (),
+    tuple(f"c-{i}" for i in range(8)),
+    ("cp_type", "cp_dose", "cp_cell"),
+    (),
+    ("A375", "MCF7"),
+    missing=True,
+)
+SETTINGS = {
+    "mlp": ["hidden=4"],
+    "tabnet": ["embed_treatment=true", "n_d=4", "n_a=4"],
+    "deepinsight": ["image_size=32"],
+}
+
+
+@pytest.fixture(scope="module")
+def signatures():
+    rng = np.random.default_rng(0)
+    cells = rng.normal(size=(ROWS, 8)).astype(np.float32)
+    cells[rng.random(cells.shape) < 0.1] = np.nan
+    cells[:, 3] = np.nan  # A cell line that nobody measured.
+    control = np.arange(ROWS) % 5 == 4
+    return Signatures(
+        SPEC,
+        np.array([f"s{i}" for i in range(ROWS)], object),
+        None,
+        cells,
+        cp_type=np.where(control, CONTROL, 0).astype(np.int32),
+        cp_dose=np.where(control, np.nan, rng.choice([0.1, 1, 10], ROWS)).astype(np.float32),
+        cp_cell=rng.integers(-1, 2, ROWS).astype(np.int32),
+    )
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "deepinsight")) for name in FAMILIES]
+)
+def test_a_model_takes_gaps_micromolar_and_unknown_cell_lines(name, signatures, tmp_path):
+    family = get_family(name)
+    architecture = override(family.presets["small"], SETTINGS[name]).architecture
+    preprocessing = family.fit_preprocessing(signatures.take(slice(0, 30)), architecture, 0)
+    network = family.build(preprocessing, architecture, np.full(3, 0.2), 0)
+    rng = np.random.default_rng(1)
+    network.set_weights([w + 0.1 * rng.normal(size=w.shape).astype(w.dtype) for w in network.get_weights()])
+    members = [(preprocessing, [network])]
+    version = export(
+        members, tmp_path / "models", spec=SPEC, target_names=["a", "b", "c"], metadata={"model": name},
+        explainer=family.explain and family.explain(members),
+    )  # fmt: skip
+    model = load_model(version)
+    assert model.spec == SPEC
+    features = Inference(preprocessing)(signatures.inputs())
+    assert np.isfinite(features["features"]).all()
+    logits = Inference(network)(features).astype(np.float64)
+    expected = np.where(signatures.control[:, None], 0, 1 / (1 + np.exp(-logits)))
+    assert np.ptp(expected[~signatures.control]) > 1e-3
+    np.testing.assert_allclose(model.predict(signatures), expected, atol=1e-6)
+
+    serve = model.loaded.signatures["serving_default"]
+    one = {
+        "cells": np.full((1, 8), np.nan, np.float32),
+        "cp_type": np.array(["trt_poscon"]),
+        "cp_dose": np.float32([3]),
+        "cp_cell": np.array(["never seen"]),
+    }
+
+    def ask(**changes):
+        return serve(**{key: tf.constant(value) for key, value in (one | changes).items()})[
+            "probabilities"
+        ].numpy()
+
+    assert np.isfinite(ask()).all()
+    assert (ask(cp_type=np.array(["ctl_untrt"]), cp_dose=np.float32([np.nan])) == 0).all()
+    for changes, message in (
+        ({"cp_dose": np.float32([0])}, "above 0, got"),
+        ({"cp_dose": np.float32([np.nan])}, "above 0, got"),
+        ({"cp_type": np.array(["dmso"])}, "cp_type: expected one of trt_"),
+        ({"cells": np.full((1, 8), np.inf, np.float32)}, "cells: expected finite numbers, or NaN"),
+    ):
+        with pytest.raises(tf.errors.InvalidArgumentError) as error:
+            ask(**changes)
+        assert message in str(error.value)
+    if family.explain:
+        outputs = model.loaded.signatures["explain"](
+            **{key: tf.constant(value) for key, value in one.items()}
+        )
+        assert outputs["importance"].shape[1] <= len(importance_columns(SPEC)) == 10
+        assert np.isfinite(outputs["importance"]).all()
