@@ -16,8 +16,8 @@ from moa_tf.data.tables import Chunk
 _NUMBERED = re.compile(r"[gc]-(\d+)")
 
 _HOURS = re.compile(r"(.*?)\s*(?:h|hr|hrs|hour|hours)", re.IGNORECASE)
-MISSING = "missing or NaN"
-"""What the fault of a missing value is called."""
+FEATURE = "a finite number"
+"""What is expected of a gene or a cell line."""
 
 _HASH_KEYS = ("moa-tf first key", "moa-tf other key")
 
@@ -136,13 +136,15 @@ def _report_not_finite(
     # Without a text the column came as numbers, so what is no number is a missing value.
     missing = rest if text is None else np.array([i for i in rest if is_missing(text[i])], int)
     words = np.setdiff1d(rest, missing)
-    for what, rows, shown in (
-        (MISSING, missing[:0] if may_miss else missing, text),
-        ("infinite", infinite, text),
-        ("not a number", words, text),
-    ):
+    if not may_miss and len(missing):
+        hint = (
+            f"{expected}; a model trained with --missing median takes gaps" * (expected == FEATURE)
+            or expected
+        )
+        report(chunk, name, "missing or NaN", missing, text, hint, faults)
+    for what, rows in (("infinite", infinite), ("not a number", words)):
         if len(rows):
-            report(chunk, name, what, rows, shown, expected, faults)
+            report(chunk, name, what, rows, text, expected, faults)
 
 
 def read_labels(chunk: Chunk, names: Sequence[str], faults: Faults) -> np.ndarray:

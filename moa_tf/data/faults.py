@@ -67,15 +67,6 @@ class Faults:
             if len(entry.examples) < EXAMPLES:
                 entry.examples.append(cell)
 
-    def count(self, file: str, what: str, expected: str) -> tuple[int, int]:
-        """How many cells of a file have the fault, and in how many columns."""
-        counts = [
-            cells.count
-            for (name, _, kind, wanted), cells in self._cells.items()
-            if (name, kind, wanted) == (file, what, expected)
-        ]
-        return sum(counts), len(counts)
-
     def lines(self) -> Iterator[str]:
         """One line a fault: those of cells, then those of files and of files that do not fit together."""
         return (one_line(line) for line in chain(self._cell_lines(), self._lines))

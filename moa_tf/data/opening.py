@@ -156,7 +156,7 @@ def _open_parts(path: Path, faults: Faults) -> Table | None:
     others = sorted(file.name for file in files if not (file.name.endswith(".parquet") and file.is_file()))
     if others or not files:
         what = f"holds {shorten(others, EXAMPLES)}" if others else "holds no file"
-        faults.add(path.name, f"{what}, expected files that end in .parquet, and no others")
+        faults.add(path.name, f"{what}, expected Parquet files alone")
         return None
     first, parts, whole = None, [], True
     for file in sorted(files, key=_natural):

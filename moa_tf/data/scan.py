@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from moa_tf.data.columns import (
-    MISSING,
+    FEATURE,
     UniqueIds,
     Words,
     discover_spec,
@@ -110,7 +110,7 @@ def scan_features(
         text = [name for name in text if name != "cp_dose"]
     for chunk in table.chunks(have, text, faults, rows):
         sig_id = ids.read(chunk, faults)
-        values = read_numbers(chunk, genes + cells, faults, _NUMBER, missing=spec.missing)
+        values = read_numbers(chunk, genes + cells, faults, FEATURE, missing=spec.missing)
         read = treatment.read(chunk, faults)
         yield Signatures(
             treatment.spec,
@@ -119,16 +119,7 @@ def scan_features(
             values[:, len(genes) :] if cells else None,
             **read,
         )
-    count, columns = faults.count(table.path.name, MISSING, _NUMBER)
-    if count:
-        faults.add(
-            table.path.name,
-            f"{count} values are missing in {columns} {'column' if columns == 1 else 'columns'}, expected none; "
-            "a model trained with --missing median takes them",
-        )
-
-
-_NUMBER = "a finite number"
+    treatment.check_spellings(table.name, faults)
 
 
 class _Treatment:
@@ -166,6 +157,14 @@ class _Treatment:
                      for name, words in self.words.items()}  # fmt: skip
             self.spec = replace(self.spec, **found)
         return read
+
+    def check_spellings(self, name: str, faults: Faults) -> None:
+        """Levels and cell lines that differ in case or blanks alone are one, and which one nobody knows."""
+        for column, words in self.words.items():
+            if words.numbers() is None and (odd := find_spellings(np.array(words.words, object))):
+                shown = "; ".join(" and ".join(map(repr, group)) for group in odd[:EXAMPLES])
+                what = f"{len(odd)} words are spelled in several ways ({shown})"
+                faults.add(name, f"column {column}: {what}, expected one spelling each")
 
 
 def _settle(signatures: Signatures) -> Signatures:

@@ -38,7 +38,7 @@ def embed_features(
         embedding: `tsne` is exact t-SNE on cosine distances; `umap` has cosine distances too and needs the
             extra `moa-tf[umap]`; `pca` and `kernel-pca` (radial basis function) are linear algebra.
         perplexity: effective number of neighbours that t-SNE looks at.
-        seed: of the random start.
+        seed: of UMAP's random start; t-SNE starts from principal components.
 
     Returns:
         [F, 2] float, in the embedding's own units.

@@ -150,7 +150,8 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
     """One rise and one fall of the learning rate, both along half a cosine.
 
     Rises from peak / start_divisor at step 0 to peak at step warmup · steps − 1, then falls to
-    peak / final_divisor at step steps − 1 and stays there. Equal to PyTorch's `OneCycleLR` with
+    peak / final_divisor at step steps − 1 and stays there. Where warmup · steps is below 1 the fall comes
+    right after step 0. Else equal to PyTorch's `OneCycleLR` with
     `cycle_momentum=False`, `div_factor=start_divisor`, `final_div_factor=final_divisor / start_divisor`.
 
     Args:

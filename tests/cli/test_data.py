@@ -98,7 +98,7 @@ def test_warnings_and_notes_leave_the_status_at_0(small, call):
 def test_every_fault_is_a_line_on_stderr_and_the_status_2(small, call):
     features = pd.read_csv(small / "train_features.csv").astype(object)
     features.loc[1, "g-1"] = "?"
-    features.loc[2, "cp_dose"] = "D9"
+    features.loc[2, "cp_type"] = "dmso"
     features.to_csv(small / "train_features.csv", index=False)
     features[["sig_id", "g-0", "g-1"]].to_csv(small / "test_features.csv", index=False)
     (small / "train_targets_scored.csv").unlink()
@@ -111,7 +111,7 @@ def test_every_fault_is_a_line_on_stderr_and_the_status_2(small, call):
     assert "Traceback" not in err
     for part in (
         "train_features.csv: column g-1: 1 not a number (row 2, sig_id b '?')",
-        "train_features.csv: column cp_dose: 1 unknown (row 3, sig_id c 'D9'), expected D1 or D2",
+        "train_features.csv: column cp_type: 1 unknown (row 3, sig_id c 'dmso'), expected trt_cp or ctl_vehicle",
         "no train_targets_scored, expected one of",
         "test_features.csv: column g-1: 1 not a number (row 2, sig_id b '?')",
     ):

@@ -38,6 +38,7 @@ def test_told_to_end_it_clears_up(call, tmp_path, number, status):
         if any(path.stat().st_size for path in (tmp_path / "tmp").glob(".tmp-*")):
             break
         time.sleep(0.05)
+    time.sleep(1)  # until it waits for the reader
     process.send_signal(number)
     process.send_signal(number)  # as `timeout` does
     _, err = process.communicate(timeout=30)

@@ -242,6 +242,6 @@ def test_a_fault_is_one_line_whatever_the_cells(refuse):
     frame = pd.DataFrame({"sig_id": ["a\nb"], "g-1\n": ["1\n2"], "g-\n2": [""], "g-2": "1"})
     assert refuse(text(frame)) == [
         "f.csv: column g-1: 1 not a number (row 1, sig_id a\\nb '1\\n2'), expected a finite number",
-        "f.csv: column g-\\n2: 1 missing or NaN (row 1, sig_id a\\nb ''), expected a finite number",
-        "f.csv: 1 values are missing in 1 column, expected none; a model trained with --missing median takes them",
+        "f.csv: column g-\\n2: 1 missing or NaN (row 1, sig_id a\\nb ''), expected a finite number; a model trained "
+        "with --missing median takes gaps",
     ]

@@ -164,7 +164,7 @@ def test_a_table_of_nearly_the_name_is_not_left_out(write, drugs, tmp_path, faul
         ]
         (tmp_path / name).unlink()
     (tmp_path / "train_drug.parquet").mkdir()
-    assert "no train_drug, but train_drug.parquet" in faults(tmp_path)[0]
+    assert faults(tmp_path) == ["train_drug.parquet: holds no file, expected Parquet files alone"]
 
 
 def test_what_is_not_used_is_told_once_a_file(write, features, labels, drugs):

@@ -49,10 +49,9 @@ def test_missing_values_are_taken_where_they_may_be(table, gap):
     path = table(_cA=["0.5", gap, "2", "0"], _cB=[1.0, 2, 3, 4])
     with pytest.raises(InputError) as error:
         read_features(path)
-    assert str(error.value).splitlines()[-1] == (
-        f"{path.name}: 1 values are missing in 1 column, expected none; a model trained with --missing median takes "
-        "them"
-    )
+    (line,) = str(error.value).splitlines()
+    assert "1 missing or NaN (row 2, sig_id s1" in line
+    assert line.endswith("expected a finite number; a model trained with --missing median takes gaps")
     signatures = read_features(path, missing=True)
     assert signatures.spec.missing
     np.testing.assert_array_equal(np.isnan(signatures.cells), [[0, 0], [1, 0], [0, 0], [0, 0]])
@@ -157,3 +156,12 @@ def test_a_dataset_with_gaps(table, tmp_path):
     with pytest.raises(InputError, match="--missing median"):
         read_dataset(tmp_path)
     assert read_dataset(tmp_path, missing=True).signatures.spec.missing
+
+
+def test_levels_and_cell_lines_that_are_spelled_in_two_ways(table):
+    with pytest.raises(
+        InputError, match="column cp_dose: 1 words are spelled in several ways \\('Low' and 'low'\\)"
+    ):
+        read_features(table(cp_dose=["low", "high", "Low", "low"], **CELLS))
+    with pytest.raises(InputError, match="column cp_cell: 1 words are spelled in several"):
+        read_features(table(cp_cell=["A375", "MCF7", "A 375", "MCF7"], **CELLS))

@@ -98,12 +98,12 @@ def test_chunks_are_read_one_by_one(features, split):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda d: (d / "notes.txt").touch(), ": holds notes.txt, expected files that end in .parquet"),
-        (lambda d: (d / "cp_time=24").mkdir(), ": holds cp_time=24, expected files that end in .parquet"),
-        (lambda d: (d / "x.parquet").mkdir(), ": holds x.parquet, expected files that end in .parquet"),
+        (lambda d: (d / "notes.txt").touch(), ": holds notes.txt, expected Parquet files alone"),
+        (lambda d: (d / "cp_time=24").mkdir(), ": holds cp_time=24, expected Parquet files alone"),
+        (lambda d: (d / "x.parquet").mkdir(), ": holds x.parquet, expected Parquet files alone"),
         (
             lambda d: [p.unlink() for p in d.glob("part-*")],
-            ": holds no file, expected files that end in .parq",
+            ": holds no file, expected Parquet files alone",
         ),
         (
             lambda d: pd.read_parquet(d / "part-4.parquet").to_csv(d / "part-4.parquet"),

@@ -88,6 +88,19 @@ def test_other_cases_are_those_of_keras(change):
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_masked_rows_do_not_count():
+    x = batch()
+    mask = np.arange(len(x)) % 3 > 0
+    ours, theirs = (layer(x, training=True, mask=tf.constant(mask)) for layer in pair(x.shape))
+    np.testing.assert_array_equal(ours, theirs)
+    kept = x.numpy()[mask]
+    np.testing.assert_allclose(
+        FastBatchNormalization(epsilon=0.0)(x, training=True, mask=tf.constant(mask)),
+        (x - kept.mean(0)) / kept.std(0),
+        atol=1e-4,
+    )
+
+
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_takes_statistics_in_float32(policy):
     x = batch(dtype=policy.removeprefix("mixed_"))

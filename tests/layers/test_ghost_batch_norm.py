@@ -112,3 +112,9 @@ def test_bad_settings_get_one_line(settings, line):
 def test_an_input_of_the_wrong_rank_gets_one_line():
     with pytest.raises(InputError, match="expected \\[batch, features\\]"):
         GhostBatchNormalization().build((None, 3, 4))
+
+
+def test_replicas_average_their_moving_statistics():
+    layer = GhostBatchNormalization()
+    layer.build((None, 3))
+    assert layer.moving_mean.aggregation == layer.moving_variance.aggregation == "mean"

@@ -1,6 +1,10 @@
 """What holds for every layer with adapt()."""
 
+import importlib.util
 import json
+import os
+import subprocess
+import sys
 import zipfile
 
 import keras
@@ -15,6 +19,7 @@ from moa_tf.preprocessing import (
     Norm2Scaling,
     PrincipalComponents,
     QuantileToNormal,
+    RowStatistics,
     TimeEncoding,
     VarianceThreshold,
 )
@@ -270,3 +275,54 @@ def test_adapt_takes_numbers_of_any_type(name, kind):
     for ours, theirs in zip(what_was_learnt(full), what_was_learnt(other), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-4)
     np.testing.assert_allclose(full(x), other(x.astype("int32")), rtol=1e-4, atol=1e-3)
+
+
+JAX = """
+import sys, json
+import keras, jax, numpy as np
+from moa_tf.errors import InputError
+from moa_tf.preprocessing import *
+assert keras.backend.backend() == "jax"
+values = np.load(sys.argv[1])
+x = values["x"]
+for name, make in dict(
+    quantile=lambda: QuantileToNormal(20), components=lambda: PrincipalComponents(3), norm2=Norm2Scaling,
+    **{"min-max": MinMaxScaling, "variance": VarianceThreshold},
+).items():
+    layer = make()
+    try:
+        layer(x)
+    except InputError:
+        pass
+    else:
+        raise AssertionError(name)
+    layer.adapt(x * 2)
+    layer.adapt(x)
+    np.testing.assert_allclose(layer(x), values[name], rtol=1e-4, atol=1e-5, err_msg=name)
+    call = jax.jit(lambda state, x: layer.stateless_call([], state, x)[0])
+    state = [variable.value for variable in layer.non_trainable_variables]
+    np.testing.assert_allclose(call(state, x), values[name], rtol=1e-4, atol=1e-5, err_msg=name)
+    assert call(state, x[:0]).shape == (0, values[name].shape[1])
+statistics = jax.jit(lambda x: RowStatistics()(x))
+# Of 975 equal values XLA's mean is not always that value, and the mean of what is left not always that either.
+constant = np.random.default_rng(0).uniform(1, 2, (200, 1)).astype("float32")
+for features in (2, 100, 975):
+    np.testing.assert_array_equal(statistics(np.repeat(constant, features, axis=1))[:, 1:], np.zeros((200, 3)))
+np.testing.assert_allclose(statistics(x * np.float32(1e20)), values["statistics"], rtol=1e-4)
+image = FeatureImage([[0, 0], [1, 1], [1, 1], [2, 0], [0, 2], [2, 2]], 3)
+assert jax.jit(image)(x).shape == (len(x), 3, 3, 3) and jax.jit(image)(x[:0]).shape == (0, 3, 3, 3)
+assert SwapNoise(1.0, 1.0, seed=1)(x[:0], training=True).shape == (0, 6)
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
+def test_on_jax(tmp_path):
+    x = data("quantile")
+    values = {"x": x, "statistics": RowStatistics()(x * np.float32(1e20))}
+    for name in ("quantile", "components", "norm2", "min-max", "variance"):
+        layer = MAKE[name]()
+        layer.adapt(x)
+        values[name] = layer(x)
+    np.savez(tmp_path / "values.npz", **values)
+    environment = os.environ | {"KERAS_BACKEND": "jax"}
+    subprocess.run([sys.executable, "-c", JAX, str(tmp_path / "values.npz")], env=environment, check=True)

@@ -151,3 +151,21 @@ def test_min_max_of_a_range_without_an_inverse():
     scaling = MinMaxScaling()
     scaling.adapt(np.array([[0.0, 0], [1e-40, 1]], "float32"))
     np.testing.assert_array_equal(scaling(np.array([[1e-40, 1]], "float32")), [[0, 1]])
+
+
+def test_principal_components_of_few_rows_keep_the_small_ones():
+    # Standard deviations from 1 to 10,000: a float32 covariance has lost the last two.
+    rng = np.random.default_rng(0)
+    directions = np.linalg.qr(rng.normal(size=(30, 8)))[0].T
+    data = ((rng.normal(size=(9, 8)) * np.geomspace(1, 1e4, 8)) @ directions).astype("float32")
+    layer = PrincipalComponents(8)
+    layer.adapt(data)
+    expected = PCA(8, svd_solver="full").fit_transform(data.astype("float64"))
+    np.testing.assert_allclose(np.abs(layer(data)), np.abs(expected), atol=2e-2)
+
+
+def test_norm2_of_nothing_but_zeros():
+    # Every logarithm is 0, and so is the largest.
+    scaling = Norm2Scaling()
+    scaling.adapt(np.zeros((3, 2)))
+    np.testing.assert_array_equal(scaling(np.array([[0.0, -4.0]], "float32")), [[0, 0]])

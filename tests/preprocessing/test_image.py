@@ -131,3 +131,12 @@ def test_swap_noise_is_off_outside_of_training_and_follows_its_seed():
     assert (numpy(layer(values, training=True)) != numpy(layer(values, training=True))).any()
     with pytest.raises(ValueError, match=r"rate=1\.5"):
         SwapNoise(1.5)
+
+
+def test_swap_noise_takes_donors_from_the_whole_batch():
+    rows = np.arange(400, dtype="float32")[:, None]
+    donors = numpy(SwapNoise(rate=1.0, portion=1.0, seed=1)(rows, training=True))[:, 0]
+    # Uniform on 0 to 399: mean 199.5 with a standard error of 5.8.
+    assert abs(donors.mean() - 199.5) < 25
+    assert donors.min() < 20
+    assert donors.max() > 380

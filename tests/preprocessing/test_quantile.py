@@ -85,3 +85,47 @@ def test_travels_in_a_keras_file(tmp_path):
 def test_refuses_one_row():
     with pytest.raises(ValueError, match="at least 2"):
         QuantileToNormal().adapt(np.zeros((1, 3), "float32"))
+
+
+def between(data: np.ndarray, new: np.ndarray, n_quantiles: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ours and scikit-learn's for values that were not trained on, float32 both."""
+    layer = QuantileToNormal(n_quantiles)
+    layer.adapt(data)
+    theirs = QuantileTransformer(n_quantiles=n_quantiles, output_distribution="normal", subsample=None).fit(
+        data
+    )
+    return np.asarray(layer(new)), theirs.transform(new)
+
+
+@pytest.mark.parametrize("n_quantiles", [2, 1000])
+def test_the_upper_tail_has_float32s_steps_as_in_scikit_learn_and_the_lower_its_digits(n_quantiles):
+    # Uniform on [-1, 0] and on [0, 1]: the probability is the distance from the end, which float32 has in full.
+    distance = np.geomspace(2e-7, 0.9 / (n_quantiles - 1), 400).astype("float32")
+    grid = np.linspace(0, 1, 1000, dtype="float32")[:, None]
+    upper, theirs = between(grid - 1, -distance[:, None], n_quantiles)
+    # Near 1 float32 knows a probability to 6e-8: that moves z = 5 by 0.04, there and here.
+    stepped = 1 - (1 - distance.astype("float64")).astype("float32").astype("float64")
+    assert np.abs(norm.ppf(stepped) - norm.ppf(distance)).max() > 0.01
+    np.testing.assert_allclose(upper[:, 0], -norm.ppf(stepped.clip(1e-7)), atol=2e-4)
+    np.testing.assert_allclose(upper, theirs, atol=2e-4)
+    lower, theirs = between(grid, distance[:, None], n_quantiles)
+    np.testing.assert_allclose(lower[:, 0], norm.ppf(distance.astype("float64")), atol=1e-4)
+    np.testing.assert_allclose(lower, theirs, atol=1e-4)
+
+
+@pytest.mark.parametrize("values", [[0.0, 0.25, 0.5], [-0.5, -0.25, 0.0], [-0.5, 0.0, 0.5]])
+def test_small_ties_at_the_ends_go_to_the_ends_as_in_scikit_learn(values):
+    # A third of the rows at either end; within ±1 adding 1e-7 shows in float32.
+    data = np.repeat(np.array(values, "float32"), 40)[:, None]
+    result, expected = between(data, np.array(values, "float32")[:, None], 100)
+    np.testing.assert_allclose(result, expected, atol=1e-4)
+    np.testing.assert_allclose(result[[0, 2], 0], [norm.ppf(1e-7), -norm.ppf(1e-7)], atol=1e-3)
+
+
+def test_every_feature_of_a_wide_table_has_its_own_quantiles():
+    data = np.random.default_rng(0).normal(size=(60, 150)).astype("float32") * np.arange(
+        1, 151, dtype="float32"
+    )
+    layer = QuantileToNormal(50)
+    layer.adapt(data)
+    np.testing.assert_allclose(layer(data), reference(data, 50), atol=1e-4)

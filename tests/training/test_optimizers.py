@@ -8,6 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from moa_tf.config import Recipe
 from moa_tf.errors import InputError
@@ -288,3 +289,28 @@ def test_excluded_variables_are_found_again_in_a_loaded_model(tmp_path):
 def test_amsgrad_is_refused():
     with pytest.raises(InputError, match="amsgrad=True"):
         FusedAdam(amsgrad=True)
+
+
+def test_one_cycle_without_a_step_to_rise_falls_after_its_first():
+    # 0.1 · 5 − 1 < 0: from 1 at step 0, which is the start's, to 0.1 at step 4; a quarter is 0.1 + 0.45 (1 + cos 45°).
+    schedule = OneCycle(1.0, 5, final_divisor=10)
+    rates = [float(schedule(step)) for step in (0, 1, 2, 4)]
+    np.testing.assert_allclose(rates, [1e-3, 0.1 + 0.45 * (1 + np.sqrt(0.5)), 0.55, 0.1], rtol=5e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"l2": 0.5}, {"weight_decay": 0.5}], ids=str)
+def test_a_gradient_of_few_rows_is_that_of_all(options):
+    # An embedding's gradient comes as the rows that were looked up, the same row twice.
+    start = np.arange(8, dtype="float32").reshape(4, 2)
+    tables = [keras.Variable(start, name="kernel") for _ in range(2)]
+    sparse = tf.IndexedSlices(
+        tf.constant([[1.0, 2], [3, 4], [5, 6]]), tf.constant([2, 0, 2]), tf.constant([4, 2])
+    )
+    for table, gradient in zip(
+        tables, (sparse, tf.constant([[3.0, 4], [0, 0], [6, 8], [0, 0]])), strict=True
+    ):
+        optimizer = FusedAdam(0.1, **options)
+        for _ in range(2):
+            optimizer.apply([gradient], [table])
+    np.testing.assert_allclose(tables[0].numpy(), tables[1].numpy(), rtol=1e-6)
+    assert (tables[0].numpy()[0] < start[0] - 0.1).all()
