@@ -68,13 +68,12 @@ def explain(
     from functools import partial
 
     from moa_tf.atomic import check_directory, sync, sync_tree, temporary_directory
-    from moa_tf.data.opening import is_table
+    from moa_tf.data.opening import check_table
     from moa_tf.data.read import iter_features, read_targets
     from moa_tf.errors import InputError
     from moa_tf.explanation.symbols import read_gene_names
 
-    if not is_table(features):
-        raise InputError(f"{features}: no such file")
+    check_table(features)
     if out.exists():
         raise InputError(f"{out}: is there already, expected the name of a new directory")
     check_directory(out)

@@ -45,7 +45,7 @@ def read_features(
     """Reads a features table.
 
     Args:
-        path: a `.csv`, `.csv.gz` or `.parquet` file.
+        path: a `.csv`, `.csv.gz` or `.parquet` file, or a directory `.parquet` of such files.
         spec: the panel to read; its columns are found by name and others are ignored. None takes the panel
             that the table has: `g-*`, `c-*`, and `cp_type`, `cp_time`, `cp_dose`, `cp_cell`.
         tell: gets one line, if there is something to say: which columns are not used, and how the file is
@@ -100,7 +100,7 @@ def read_targets(path: str | Path, tell: Tell = _ignore) -> Targets:
     """Reads a table of labels: `sig_id`, then a column of 0 and 1 per target.
 
     Args:
-        path: a `.csv`, `.csv.gz` or `.parquet` file.
+        path: a `.csv`, `.csv.gz` or `.parquet` file, or a directory `.parquet` of such files.
         tell: as for `read_features`.
 
     Raises:
@@ -119,7 +119,7 @@ def read_predictions(path: str | Path, tell: Tell = _ignore) -> Targets:
     The column `fold` of a run's out-of-fold table is left out.
 
     Args:
-        path: a `.csv`, `.csv.gz` or `.parquet` file.
+        path: a `.csv`, `.csv.gz` or `.parquet` file, or a directory `.parquet` of such files.
         tell: as for `read_features`.
 
     Raises:
@@ -136,8 +136,8 @@ def read_dataset(directory: str | Path, missing: bool = False) -> Dataset:
     """Reads the training tables of a directory in the competition's layout.
 
     `train_features` and `train_targets_scored` must be there, `train_targets_nonscored` and `train_drug` may
-    be; each as `.csv`, `.csv.gz` or `.parquet`. Rows belong together by `sig_id`, columns by name; the order
-    of `train_features` is kept.
+    be; each as `.csv`, `.csv.gz` or `.parquet`, the last a file or a directory of such files. Rows belong together
+    by `sig_id`, columns by name; the order of `train_features` is kept.
 
     Args:
         directory: where the tables are.

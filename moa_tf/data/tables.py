@@ -33,7 +33,7 @@ ROWS = 4096
 """Rows a chunk: 876 columns of float64 in 29 MB."""
 
 _UNNAMED = re.compile(r"Unnamed: \d+([._].*)?|")
-_INDEX = re.compile(r"__index_level_\d+__")
+_INDEX = re.compile(r"__index_level_\d+__|__null_dask_index__")
 
 
 @dataclass
@@ -61,7 +61,7 @@ class Table:
         name: what messages call it.
         raw: the header as it is.
         header: a name for each column.
-        columns: names in the file's order, without an index that pandas wrote and without `unnamed`.
+        columns: names in the file's order, without an index that pandas or Dask wrote and without `unnamed`.
         unnamed: what columns without a name are called here. They may hold a row index, or nothing.
     """
 
@@ -78,11 +78,6 @@ class Table:
         self.columns = [
             name for name in self.header if name not in self.unnamed and not _INDEX.fullmatch(name)
         ]
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """What messages call the files that the rows come from."""
-        return (self.name,)
 
     @property
     def repeated(self) -> list[str]:
@@ -114,12 +109,7 @@ class Table:
         return one_line(f"{self.name}: {'; '.join(parts)}") if parts else ""
 
     def chunks(
-        self,
-        columns: Sequence[str],
-        text: Collection[str],
-        faults: Faults,
-        rows: int = ROWS,
-        empty: bool = False,
+        self, columns: Sequence[str], text: Collection[str], faults: Faults, rows: int = ROWS
     ) -> Iterator[Chunk]:
         """Streams the file.
 
@@ -129,7 +119,6 @@ class Table:
                 there is none.
             faults: gets what is wrong with the file itself; rows at fault in length are left out.
             rows: the most rows a chunk has.
-            empty: whether there may be no rows.
         """
         delimited = isinstance(self._source, Delimited)
         if not delimited and not self._check_kinds({*columns, *self.unnamed}, text, faults):
@@ -159,7 +148,7 @@ class Table:
         ) as error:
             faults.add(self.name, f"cannot be read after row {done}: {first_line(error)}")
         else:
-            if not done and not faults and not empty:
+            if not done and not faults:
                 faults.add(self.name, "the table has no rows, expected at least one")
 
     def _check_unnamed(self, frame: pd.DataFrame, row: np.ndarray, leading: set[str], faults: Faults) -> None:
@@ -311,4 +300,5 @@ def _ends_empty(frame: pd.DataFrame) -> bool:
 
 
 def first_line(error: Exception) -> str:
+    """What an error says, on one line."""
     return str(error).strip().partition("\n")[0] or type(error).__name__

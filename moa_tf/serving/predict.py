@@ -110,8 +110,8 @@ def predict_table(
 
     Args:
         model: from `load_model`.
-        features: `.csv`, `.csv.gz` or `.parquet`.
-        out: likewise; replaced only when all is written.
+        features: `.csv`, `.csv.gz` or `.parquet`, the last a file or a directory of such files.
+        out: a file of any of these formats; replaced only when all is written.
         batch_size: signatures computed at once; None takes the model's own.
         progress: is called with the number of rows just written.
         tell: as for `moa_tf.data.read.iter_features`.
@@ -149,18 +149,19 @@ def check_paths(features: Path, out: Path) -> None:
     """Finds early what would fail late.
 
     Raises:
-        InputError: there is no file `features`, `out` has another suffix or cannot be written, or both are the
-            same file.
+        InputError: there is no table `features`, `out` has another suffix or cannot be written, is that table or
+            lies within it.
     """
-    from moa_tf.data.opening import is_table
+    from moa_tf.data.opening import check_table
     from moa_tf.data.tables import SUFFIXES
 
-    if not is_table(features):
-        raise InputError(f"{features}: no such file")
+    check_table(features)
     if not out.name.endswith(SUFFIXES):
         raise InputError(f"{out}: expected a name that ends in {', '.join(SUFFIXES)}")
     if out.exists() and out.samefile(features):
         raise InputError(f"{out}: is the features table itself, expected another file")
+    if features.is_dir() and features.resolve() in out.resolve().parents:
+        raise InputError(f"{out}: is within the features table, expected a file elsewhere")
     check_file(out)
 
 

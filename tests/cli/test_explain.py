@@ -69,6 +69,16 @@ def test_names_are_text_and_genes_of_one_symbol_are_apart(model, features, tmp_p
     assert (out / "mechanisms.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_a_directory_of_parquet_files_is_a_table(model, features, tmp_path, monkeypatch):
+    frame, parts = pd.read_csv(features), tmp_path / "features.parquet"
+    parts.mkdir()
+    for i in range(2):
+        frame[i : i + 1].to_parquet(parts / f"part-{i}.parquet")
+    assert call(monkeypatch, model, parts, tmp_path / "out") == 0
+    table = pd.read_csv(tmp_path / "out" / "importance.csv")
+    np.testing.assert_allclose(table["importance"], [0.5, 0.375, 0.125])
+
+
 def test_all_of_it_reaches_the_disk_before_it_has_its_name(model, features, tmp_path, monkeypatch):
     """Each call is made as it is, and written down with the file that it is about."""
     calls = []

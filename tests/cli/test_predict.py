@@ -109,6 +109,24 @@ def test_wrong_calls(root, features, tmp_path, monkeypatch, capsys):
         assert "Traceback" not in printed.err
 
 
+def test_a_directory_of_parquet_files_is_a_table(root, features, tmp_path, monkeypatch, capsys):
+    frame, parts = pd.read_csv(features), tmp_path / "features.parquet"
+    parts.mkdir()
+    for i, name in enumerate(("part-2", "part-10", "part-11")):
+        frame[i : i + 1].to_parquet(parts / f"{name}.parquet")
+    (parts / "_SUCCESS").touch()
+    assert call(monkeypatch, "predict", root, features, tmp_path / "one.csv") == 0
+    assert call(monkeypatch, "predict", root, parts, tmp_path / "parts.csv") == 0
+    one, several = pd.read_csv(tmp_path / "one.csv"), pd.read_csv(tmp_path / "parts.csv")
+    pd.testing.assert_frame_equal(several, one, rtol=0, atol=1e-6)  # Other batches, other last bits.
+    capsys.readouterr()
+    assert call(monkeypatch, "predict", root, parts, parts / "out.parquet") == 2
+    assert "out.parquet: is within the features table" in capsys.readouterr().err
+    assert not (parts / "out.parquet").exists()
+    assert call(monkeypatch, "predict", root, tmp_path, tmp_path / "out.csv") == 2
+    assert "is no file, expected one, or a directory of Parquet files" in capsys.readouterr().err
+
+
 def test_columns_not_used_are_said(root, features, tmp_path, monkeypatch, capsys):
     pd.read_csv(features).assign(plate=1, well="a").to_csv(features, index=False)
     assert call(monkeypatch, "predict", root, features, tmp_path / "out.csv") == 0
