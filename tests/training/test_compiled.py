@@ -82,8 +82,10 @@ import dataclasses
 import keras, pytest
 import numpy as np
 from moa_tf.errors import InputError
-from moa_tf.models.base import ModelConfig, get_family
-from moa_tf.training.fold import FoldData, train_network
+from moa_tf.config import Recipe
+from moa_tf.models.base import Hyperparameters, ModelConfig, get_family
+from moa_tf.training.fold import Fold
+from moa_tf.training.network import NetworkData, train_network
 from moa_tf.training.compiled import CompiledModel
 from moa_tf.training.strategy import make_placement
 from test_compiled import _rows, _train
@@ -101,9 +103,11 @@ def build(*_):
     inputs = keras.Input((10,), name="features")
     return keras.Model({"features": inputs}, keras.layers.BatchNormalization()(inputs))
 family = dataclasses.replace(get_family("mlp"), build=build)
-data = FoldData(None, {"features": x}, y, np.arange(96), np.arange(0))
+none = np.arange(0)
+data = NetworkData(None, {"features": x}, y, Fold("all", np.arange(96), none, none, np.full(y.shape[1], 0.1)))
+compiled = Hyperparameters(ModelConfig(), Recipe(jit_compile=True, batch_size=32))
 with pytest.raises(InputError, match="jit_compile=true: expected false with 2 replicas"):
-    train_network(family, data, ModelConfig(jit_compile=True, batch_size=32), 0, placement)
+    train_network(family, data, compiled, 0, placement)
 print("agreed")
 """
 
