@@ -11,7 +11,7 @@ import numpy as np
 
 from moa_tf.data.schema import Signatures, SignatureSpec
 from moa_tf.errors import InputError
-from moa_tf.models.base import families_with, get_family, importance_columns
+from moa_tf.models.base import get_family, importance_columns
 
 
 class Explanation(NamedTuple):
@@ -53,20 +53,20 @@ def open_source(path: Path) -> Source:
     """Loads a run (it has a `run.json`) or an exported model, whichever `path` is.
 
     Raises:
-        InputError: neither, or a model of a family that cannot explain itself.
+        InputError: neither, or an export without the signature `explain`.
     """
     return _open_run(path) if (path / "run.json").is_file() else _open_saved_model(path)
 
 
 def _read_outputs(outputs: Mapping[str, Any], targets: int) -> Explanation:
-    """What explains one mechanism a signature counts for that one alone: it gets probability 1."""
+    """Importance that is for one mechanism a signature counts for that one alone: it gets probability 1."""
     # Exports of version 0.1.0 give a DeepInsight's activation by itself.
     importance = outputs["importance" if "importance" in outputs else "activation"].numpy()
     sums = importance.sum(axis=1, keepdims=True)
-    if "target" in outputs:
-        probabilities = np.eye(targets, dtype=np.float32)[outputs["target"].numpy()]
-    else:
+    if "probabilities" in outputs:
         probabilities = outputs["probabilities"].numpy()
+    else:
+        probabilities = np.eye(targets, dtype=np.float32)[outputs["target"].numpy()]
     features = outputs["features"].numpy() if "features" in outputs else None
     return Explanation(importance / np.where(sums > 0, sums, 1.0), probabilities, features)
 
@@ -80,8 +80,6 @@ def _open_run(path: Path) -> Source:
 
     description = Run(path).description
     family = get_family(description["model"])
-    if family.explain is None:
-        raise InputError(f"{path}: is a run of {family.name}; expected one of {_explaining()}")
     spec = SignatureSpec.from_dict(description["panel"])
     members = load_members(path)
     function = tf.function(family.explain(members), reduce_retracing=True)
@@ -98,8 +96,8 @@ def _open_saved_model(path: Path) -> Source:
     served = load_model(path)
     if "explain" not in served.loaded.signatures:
         raise InputError(
-            f"{served.path}: a {served.metadata.get('model')} without the signature explain; expected an export of "
-            + _explaining()
+            f"{served.path}: a {served.metadata.get('model')} without the signature explain; expected an export by "
+            "this version"
         )
     signature = served.loaded.signatures["explain"]
 
@@ -107,10 +105,6 @@ def _open_saved_model(path: Path) -> Source:
         return signature(**raw_inputs(signatures))
 
     return _source(served.spec, served.target_names, explain, served.metadata.get("batch_size", 32))
-
-
-def _explaining() -> str:
-    return " or ".join(families_with("explain"))
 
 
 def _source(

@@ -33,3 +33,34 @@ def custom_gradient(function: Callable[..., Any]) -> Callable[..., Any]:
         )
 
     return refuse
+
+
+def input_gradients(function: Callable[[list[Any]], Any], inputs: list[Any]) -> list[Any]:
+    """The gradients of Σ function(inputs) with respect to the inputs, none to any weight.
+
+    Args:
+        function: of a list of tensors, made of Keras operations; gives one tensor.
+        inputs: floating-point tensors.
+
+    Returns:
+        A tensor of each input's shape; zeros for one that the function does not read.
+
+    Raises:
+        InputError: another backend than `BACKENDS`.
+    """
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        # Unasked, a tape follows every variable, and keeps for each what its gradient would need.
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(inputs)
+            total = ops.sum(function(inputs))
+        return [ops.convert_to_tensor(g) for g in tape.gradient(total, inputs, unconnected_gradients="zero")]
+    if backend == "jax":
+        import jax
+
+        return jax.grad(lambda values: ops.sum(function(values)))(inputs)
+    raise InputError(
+        f"Keras's backend {backend}: no gradients of inputs; expected KERAS_BACKEND=" + " or ".join(BACKENDS)
+    )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -22,10 +22,29 @@ if TYPE_CHECKING:
     from moa_tf.data.schema import Signatures
 
 Tensors = dict[str, Any]
-Member = tuple["keras.Model", Sequence["keras.Model"]]
-"""A fold's preprocessing and the networks on top of it."""
-
 Explainer = Callable[[Tensors], Tensors]
+
+
+class Member(NamedTuple):
+    """A fold's models.
+
+    Attributes:
+        preprocessing: fitted on the training rows.
+        networks: on top of it, one for each seed.
+        baseline: the signature that explanation starts from, name -> [...] as in `spec.inputs`, `cp_type` apart;
+            see `fit_baseline`. Empty where nothing was kept.
+    """
+
+    preprocessing: keras.Model
+    networks: Sequence[keras.Model]
+    baseline: Mapping[str, np.ndarray] = MappingProxyType({})
+
+
+def explain_by_gradients(members: Sequence[Member]) -> Explainer:
+    """How a family explains itself that brings nothing better: see `integrated_gradients.explainer`."""
+    from moa_tf.models.integrated_gradients import explainer
+
+    return explainer(members)
 
 
 @dataclass(frozen=True)
@@ -93,9 +112,10 @@ class Family:
         explain: members -> explainer, a function from the tensors of `spec.inputs` to named tensors, made of Keras
             operations only, so that it can become the `explain` signature of an export. It gives `importance`
             [B, R], not negative, of the columns that `importance_columns` lists (those at the end that it does
-            not read may be left out), and either `target` [B] int32, the one mechanism that this is for, or
-            `probabilities` [B, T]. A family that draws signatures as images also gives `pixels` [F, 2],
-            `image_size` and the scaled `features` [B, F]. None where the family cannot explain itself.
+            not read may be left out), and `target` [B] int32, each signature's top mechanism. Importance is for
+            that one alone, unless there are `probabilities` [B, T]: then it is for all, in these parts. A family
+            that draws signatures as images also gives `pixels` [F, 2], `image_size`, the scaled `features` [B, F]
+            and the `grid` [2] of cells that importance is read from. By default integrated gradients.
         reconstruction: (network, architecture, seed) -> keras.Model, for self-supervised pretraining: from the
             network's inputs to the reconstruction error of each row, by way of layers of `network` itself, which
             so are trained. None where the family has none.
@@ -110,7 +130,7 @@ class Family:
     choose_preset: Callable[[int], str]
     fit_preprocessing: Callable[[Signatures, Any, int], keras.Model]
     build: Callable[[keras.Model, Any, np.ndarray, int], keras.Model]
-    explain: Callable[[Sequence[Member]], Explainer] | None = None
+    explain: Callable[[Sequence[Member]], Explainer] = explain_by_gradients
     reconstruction: Callable[[keras.Model, Any, int], keras.Model] | None = None
     callbacks: Callable[[Any], list[keras.callbacks.Callback]] = lambda architecture: []
     synchronise: bool = True

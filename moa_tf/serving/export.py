@@ -32,11 +32,11 @@ from moa_tf.serving.versions import METADATA, check_root, latest_version, load_m
 __all__ = ["export", "latest_version", "load_metadata"]
 
 if TYPE_CHECKING:
-    import keras
     import tensorflow as tf
 
+    from moa_tf.models.base import Member
+
 Tensors = dict[str, "tf.Tensor"]
-Member = tuple["keras.Model", Sequence["keras.Model"]]
 
 
 def export(
@@ -57,8 +57,8 @@ def export(
     directory behind, which can be deleted. Exporters that run at once get different versions.
 
     Args:
-        members: (preprocessing, networks) for each fold: a Keras model from a dict of `spec.inputs`, or of
-            some of them, to a dict of features, and Keras models from that dict to [B, T] logits.
+        members: for each fold a Keras model from a dict of `spec.inputs`, or of some of them, to a dict of
+            features, and Keras models from that dict to [B, T] logits.
         root: directory of the versions; made if it does not exist.
         spec: the panel.
         target_names: T names, in the order of the logits.
@@ -85,7 +85,7 @@ def export(
     check_root(root)
     if (root / "saved_model.pb").exists():
         raise InputError(f"{root}: is a SavedModel itself, expected the directory of its versions")
-    networks = [network for _, several in members for network in several]
+    networks = [network for member in members for network in member.networks]
     if not networks:
         raise ValueError("export: no network to export")
     for network in networks:
@@ -106,7 +106,7 @@ def suggest_batch_size(members: Sequence[Member]) -> int:
     from moa_tf.training.inference import fitting_batch_size
 
     return fitting_batch_size(
-        [model for preprocessing, networks in members for model in (preprocessing, *networks)]
+        [model for member in members for model in (member.preprocessing, *member.networks)]
     )
 
 
@@ -129,7 +129,7 @@ def _describe(
         "targets": list(target_names),
         "spec": spec.to_dict(),
         "signatures": ["serving_default", "serving_examples"] + ["explain"] * explains,
-        "networks": sum(len(networks) for _, networks in members),
+        "networks": sum(len(member.networks) for member in members),
         "batch_size": suggest_batch_size(members),
         "combination": "mean of the networks' probabilities; vehicle controls 0",
         "versions": {**versions, "numpy": np.__version__},
@@ -147,14 +147,15 @@ def _save(
 ) -> None:
     import tensorflow as tf
 
-    count = sum(len(networks) for _, networks in members)
+    count = sum(len(member.networks) for member in members)
 
     def probabilities(inputs: Tensors) -> Tensors:
         total = 0.0
-        for preprocessing, networks in members:
+        for member in members:
             # Keras 3.12 takes no input that nothing reads, so a preprocessing may lack some.
-            features = preprocessing({name: inputs[name] for name in preprocessing.input}, training=False)
-            for network in networks:
+            read = {name: inputs[name] for name in member.preprocessing.input}
+            features = member.preprocessing(read, training=False)
+            for network in member.networks:
                 total += tf.sigmoid(tf.cast(network(features, training=False), tf.float32))
         mean = total / count
         if "cp_type" in inputs:

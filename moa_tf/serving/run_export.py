@@ -51,7 +51,7 @@ def export_run(directory: Path, root: Path) -> Path:
             "training_versions": description["versions"],
             "run_models": metrics["models"],
         },
-        explainer=None if family.explain is None else family.explain(members),
+        explainer=family.explain(members),
     )
 
 
@@ -68,7 +68,7 @@ def exported_version(directory: Path, root: Path) -> Path | None:
 
 
 def _what(description: dict[str, Any], members: list[Any], metrics: dict[str, Any]) -> str:
-    networks = sum(len(seeds) for _, seeds in members)
+    networks = sum(len(member.networks) for member in members)
     if description["plan"]["refit"]:
         return f"{networks} networks trained on all rows"
     planned = metrics["folds_planned"]

@@ -14,6 +14,7 @@ from moa_tf.data.fingerprint import fingerprint_signatures
 from moa_tf.data.schema import Dataset, Signatures, SignatureSpec
 from moa_tf.errors import InputError
 from moa_tf.models.base import Family, Hyperparameters, Member, families_with, get_family
+from moa_tf.models.integrated_gradients import fit_baseline
 from moa_tf.preprocessing import MedianImputation
 from moa_tf.training.fold import Fold
 from moa_tf.training.follow import Course, probabilities, repeat
@@ -26,6 +27,7 @@ from moa_tf.training.run import Run, save
 from moa_tf.training.strategy import Placement
 
 PREPROCESSING = "preprocessing.keras"
+BASELINE = "baseline.npz"
 NETWORK = "network.keras"
 
 
@@ -43,7 +45,7 @@ class NetworkLearner(Learner):
         course: to repeat, see `train_network`.
     """
 
-    shared = (PREPROCESSING,)
+    shared = (PREPROCESSING, BASELINE)
     files = (NETWORK,)
 
     def __init__(
@@ -105,13 +107,13 @@ class NetworkLearner(Learner):
         if saved:
             preprocessing = keras.saving.load_model(path, compile=False)
         else:
-            preprocessing = self.family.fit_preprocessing(
-                dataset.signatures.take(fold.train), self.hyperparameters.architecture, seed
-            )
+            rows = dataset.signatures.take(fold.train)
+            preprocessing = self.family.fit_preprocessing(rows, self.hyperparameters.architecture, seed)
             for line in _dropped(preprocessing, dataset.signatures.spec, fold):
                 reporter.message(line)
             if self.writes:
                 save(path, preprocessing.save)
+                save(directory / BASELINE, lambda name: np.savez(name, **fit_baseline(rows)))
         features = Inference(preprocessing)(dataset.signatures.inputs())
         return NetworkData(preprocessing, features, dataset.targets, fold), _digest(preprocessing)
 
@@ -170,7 +172,7 @@ class NetworkLearner(Learner):
 
 
 def load_members(directory: Path) -> list[Member]:
-    """The trained models of a run: (preprocessing, its networks) for each fold, or those of all rows alone.
+    """The trained models of a run, those of each fold, or of all rows alone.
 
     Raises:
         InputError: no run, a run of something else than networks, a part that is not finished, or a damaged file.
@@ -181,13 +183,20 @@ def load_members(directory: Path) -> list[Member]:
         raise InputError(f"{directory}: a run of {description['model']}, which has no Keras networks")
     get_family(description["model"])  # registers the layers that the files name
     return [
-        (
+        Member(
             keras.saving.load_model(fold.shared.directory / PREPROCESSING, compile=False),
             [keras.saving.load_model(member.directory / NETWORK, compile=False) for member in fold.members],
+            # Runs of version 0.1.0 have none.
+            _load_baseline(fold.shared.directory) if BASELINE in description["plan"]["shared"] else {},
         )
         for fold in run.finished_models()
         if fold.shared is not None
     ]
+
+
+def _load_baseline(directory: Path) -> dict[str, np.ndarray]:
+    with np.load(directory / BASELINE, allow_pickle=False) as file:
+        return dict(file)
 
 
 def _dropped(preprocessing: keras.Model, spec: SignatureSpec, fold: Fold) -> Iterator[str]:

@@ -3,6 +3,7 @@
     run.json                     settings, data fingerprints, versions, and the plan: which parts there are to be
     lock                         held by the process that trains
     fold-0/preprocessing.keras   what the fold's members share, fitted on its training rows
+    fold-0/baseline.npz          their median signature, which explanation starts from
     fold-0/seed-0/network.keras  a member
     fold-0/seed-0/predictions.npy    its probabilities of the fold's held-out rows
     fold-0/seed-0/history.json   loss and learning rate of each epoch

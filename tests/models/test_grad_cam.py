@@ -4,6 +4,7 @@ import pytest
 
 from moa_tf.config import override
 from moa_tf.data.schema import Signatures, SignatureSpec
+from moa_tf.models.base import Member
 from moa_tf.models.deepinsight import FAMILY, PRESETS
 from moa_tf.models.deepinsight.grad_cam import activations, explainer
 
@@ -39,7 +40,7 @@ def test_it_equals_grad_cam_by_gradient(parts):
     features = preprocessing(inputs)
     maps = keras.Model(network.input, network.get_layer("pool").input)(features, training=False)
     head = keras.Model(network.get_layer("pool").input, network.output)
-    activation, _ = activations(explainer([(preprocessing, [network])]), inputs, target=3)
+    activation, _ = activations(explainer([Member(preprocessing, [network])]), inputs, target=3)
     with tf.GradientTape() as tape:
         tape.watch(maps)
         score = tf.reduce_sum(head(maps, training=False)[:, 3])
@@ -54,7 +55,7 @@ def test_it_equals_grad_cam_by_gradient(parts):
 
 def test_without_a_target_the_most_probable_mechanism_is_explained(parts):
     preprocessing, network, inputs = parts
-    explain = explainer([(preprocessing, [network])])
+    explain = explainer([Member(preprocessing, [network])])
     activation, targets = activations(explain, inputs, batch_size=5)
     logits = network.predict(preprocessing.predict(inputs, verbose=0), verbose=0)
     np.testing.assert_array_equal(targets, logits.argmax(1))
@@ -67,11 +68,13 @@ def test_without_a_target_the_most_probable_mechanism_is_explained(parts):
 
 def test_several_networks_are_averaged(parts):
     preprocessing, network, inputs = parts
-    single, _ = activations(explainer([(preprocessing, [network])]), inputs, target=1)
+    single, _ = activations(explainer([Member(preprocessing, [network])]), inputs, target=1)
     other = build(preprocessing)
     other.set_weights(network.get_weights())
     other.get_layer("logits").kernel.assign(2 * network.get_layer("logits").kernel)
-    both, _ = activations(explainer([(preprocessing, [network]), (preprocessing, [other])]), inputs, target=1)
+    both, _ = activations(
+        explainer([Member(preprocessing, [network]), Member(preprocessing, [other])]), inputs, target=1
+    )
     np.testing.assert_allclose(both, 1.5 * single, rtol=1e-3, atol=1e-6)
 
 
@@ -81,7 +84,7 @@ def test_the_explanation_is_a_signature_of_a_saved_model(parts, tmp_path):
     if keras.backend.backend() != "tensorflow":
         pytest.skip("SavedModel is TensorFlow's")
     preprocessing, network, inputs = parts
-    explain = explainer([(preprocessing, [network])])
+    explain = explainer([Member(preprocessing, [network])])
     signature = [tf.TensorSpec((None, 30), tf.float32, "genes"), tf.TensorSpec((None,), tf.int32, "target")]
     function = tf.function(lambda genes, target: explain({"genes": genes, "target": target}))
     module, traced = tf.Module(), function.get_concrete_function(*signature)

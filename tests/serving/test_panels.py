@@ -6,7 +6,8 @@ import tensorflow as tf
 
 from moa_tf.config import override
 from moa_tf.data.schema import CONTROL, Signatures, SignatureSpec
-from moa_tf.models.base import FAMILIES, get_family, importance_columns
+from moa_tf.models.base import FAMILIES, Member, get_family, importance_columns
+from moa_tf.models.integrated_gradients import fit_baseline
 from moa_tf.serving.export import export
 from moa_tf.serving.predict import load_model
 from moa_tf.training.inference import Inference
@@ -55,10 +56,10 @@ def test_a_model_takes_gaps_micromolar_and_unknown_cell_lines(name, signatures, 
     network = family.build(preprocessing, architecture, np.full(3, 0.2), 0)
     rng = np.random.default_rng(1)
     network.set_weights([w + 0.1 * rng.normal(size=w.shape).astype(w.dtype) for w in network.get_weights()])
-    members = [(preprocessing, [network])]
+    members = [Member(preprocessing, [network], fit_baseline(signatures.take(slice(0, 30))))]
     version = export(
         members, tmp_path / "models", spec=SPEC, target_names=["a", "b", "c"], metadata={"model": name},
-        explainer=family.explain and family.explain(members),
+        explainer=family.explain(members),
     )  # fmt: skip
     model = load_model(version)
     assert model.spec == SPEC
@@ -93,9 +94,7 @@ def test_a_model_takes_gaps_micromolar_and_unknown_cell_lines(name, signatures, 
         with pytest.raises(tf.errors.InvalidArgumentError) as error:
             ask(**changes)
         assert message in str(error.value)
-    if family.explain:
-        outputs = model.loaded.signatures["explain"](
-            **{key: tf.constant(value) for key, value in one.items()}
-        )
-        assert outputs["importance"].shape[1] <= len(importance_columns(SPEC)) == 10
-        assert np.isfinite(outputs["importance"]).all()
+    outputs = model.loaded.signatures["explain"](**{key: tf.constant(value) for key, value in one.items()})
+    assert outputs["importance"].shape[1] <= len(importance_columns(SPEC)) == 10
+    assert np.isfinite(outputs["importance"]).all()
+    assert outputs["target"].numpy().tolist() == ask().argmax(1).tolist()

@@ -101,7 +101,7 @@ def test_resume_with_other_data_is_refused(run, dataset, learner, validation):
 
 def test_members_of_a_refitted_run_are_those_trained_on_all_rows(run):
     members = load_members(run[0])
-    assert [len(networks) for _, networks in members] == [2]
+    assert [len(member.networks) for member in members] == [2]
     assert [fold.name for fold in Run(run[0]).finished_models()] == ["all"]
 
 

@@ -36,12 +36,12 @@ def explainer(members: Sequence[Member]) -> Explainer:
     Discriminative Localization, for the form without gradient.
     """
     parts = [
-        (preprocessing, _last_maps(network), network.get_layer("logits"), _sampling(network))
-        for preprocessing, networks in members
-        for network in networks
+        (member.preprocessing, _last_maps(network), network.get_layer("logits"), _sampling(network))
+        for member in members
+        for network in member.networks
     ]
 
-    image = members[0][1][0].get_layer("image")
+    image = members[0].networks[0].get_layer("image")
 
     def explain(inputs: Mapping[str, Any]) -> Tensors:
         inputs = dict(inputs)
