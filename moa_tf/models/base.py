@@ -124,7 +124,12 @@ class Family:
 
 
 FAMILIES: Mapping[str, str] = MappingProxyType(
-    {"mlp": "moa_tf.models.mlp", "tabnet": "moa_tf.models.tabnet", "deepinsight": "moa_tf.models.deepinsight"}
+    {
+        "mlp": "moa_tf.models.mlp",
+        "tabm": "moa_tf.models.tabm",
+        "tabnet": "moa_tf.models.tabnet",
+        "deepinsight": "moa_tf.models.deepinsight",
+    }
 )
 
 
