@@ -2,8 +2,9 @@
 
     python benchmarks/tabm.py [--presets full small] [--threads 2] [--turns 9] [--python-torch PYTHON]
 
-Both train the network of a preset (`full`: 876-512-512-512-206, `small`: 876-256-256-206; 32 members, ReLU, dropout) with
-AdamW, one cycle and clipped gradients in float32 on the same random rows from memory, in turns of one epoch (see turns.py).
+Both train the network of a preset (`full`: 876-512-512-512-206, `small`: 876-256-256-206; 32 members, ReLU, dropout)
+with AdamW, one cycle and clipped gradients in float32 on the same random rows from memory, in turns of one epoch
+(see turns.py).
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ class BatchEnsembleDense(keras.layers.Layer):
 
     y[:, i] = ((x[:, i] · r[i]) W) · s[i] + b[i],  i = 1 … k
 
-    W is [inputs, units]; r [k, inputs], s and b [k, units] are each member's own. W starts uniform in ±1/√inputs, and so
-    does b, with the same values for all members; s starts at 1.
+    W is [inputs, units]; r [k, inputs], s and b [k, units] are each member's own. W starts uniform in ±1/√inputs, and
+    so does b, with the same values for all members; s starts at 1.
 
     Args:
         units: number of outputs.

@@ -51,7 +51,7 @@ RECIPE = Recipe(
 
 PRESETS = MappingProxyType(
     {
-        # The package's own sizes.
+        # The authors' package's own sizes.
         "full": Hyperparameters(TabMConfig(), RECIPE),
         "small": Hyperparameters(TabMConfig(hidden=(256, 256), dropout=0.3), RECIPE),
     }
@@ -64,7 +64,32 @@ def choose_preset(signatures: int) -> str:
 
 
 def build(preprocessing: keras.Model, config: TabMConfig, prior: np.ndarray, seed: int) -> keras.Model:
-    """The network."""
+    """The network: k members of L blocks that share their matrices W.
+
+    h₀ = x;  h_l = dropout(relu(((h_{l−1} · r_l) W_l) · s_l + b_l)),  l = 1 … L;  z = h_L V + c
+
+    r, s, b, V and c are each member's own. What is trained is the mean of the members' losses, each of its own z (see
+    `training_output`); what is predicted is the mean of their probabilities σ(z).
+
+    Args:
+        preprocessing: gives `features` [B, F]; only its shape is used.
+        config: sizes, rate, members.
+        prior: [T] label means of the training fold, for the bias c of every member.
+        seed: of initial weights and dropout.
+
+    Returns:
+        Keras model from `{"features": [B, F]}` to [B, T] float32 logits of the mean of the probabilities of the members
+        that are to be kept.
+
+    Source: Gorishniy et al. 2025, TabM: Advancing Tabular Deep Learning with Parameter-Efficient Ensembling (ICLR),
+    sections 3.2 and 3.3; held to their package `tabm` 0.0.3. There c starts as V does, uniform in ±1/√units.
+
+    Example:
+        >>> inputs = keras.Input((876,), name="features")
+        >>> network = build(keras.Model(inputs, {"features": inputs}), TabMConfig(), np.full(206, 0.004), seed=0)
+        >>> network({"features": np.zeros((2, 876), "float32")}).shape
+        TensorShape([2, 206])
+    """
     keras.utils.set_random_seed(seed)
     inputs = keras.Input(preprocessing.output["features"].shape[1:], name="features")
     x = inputs
@@ -91,7 +116,10 @@ def training_output(network: keras.Model) -> keras.KerasTensor:
 
 
 def keep_members(network: keras.Model, config: TabMConfig) -> keras.Model:
-    """The network without the members beyond the first `config.keep`."""
+    """The network without the members beyond the first `config.keep`: any are as good, as they only differ by chance.
+
+    Source: Gorishniy et al. 2025, TabM, section 5.3, where few members of many do better than as few trained alone.
+    """
     if config.keep in (0, config.k):
         return network
 
