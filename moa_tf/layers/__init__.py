@@ -1,5 +1,6 @@
 """Layers that Keras lacks; each stands by itself."""
 
+from moa_tf.layers.batch_ensemble import BatchEnsembleDense, EnsembleDense, MeanProbability
 from moa_tf.layers.batch_norm import FastBatchNormalization
 from moa_tf.layers.category_embedding import CategoryEmbedding, NearestIndex
 from moa_tf.layers.dropout import ByteDropout
@@ -13,13 +14,16 @@ from moa_tf.layers.weight_norm import WeightNormDense
 
 __all__ = [
     "AttentiveTransformer",
+    "BatchEnsembleDense",
     "ByteDropout",
     "CategoryEmbedding",
+    "EnsembleDense",
     "Entmax15",
     "FastBatchNormalization",
     "FeatureTransformer",
     "GatedLinearUnit",
     "GhostBatchNormalization",
+    "MeanProbability",
     "NearestIndex",
     "RandomGroupMask",
     "ReconstructionError",

@@ -119,6 +119,10 @@ class Family:
         reconstruction: (network, architecture, seed) -> keras.Model, for self-supervised pretraining: from the
             network's inputs to the reconstruction error of each row, by way of layers of `network` itself, which
             so are trained. None where the family has none.
+        training_output: network -> the symbolic tensor inside it that the loss is taken of, [B, T] logits, or
+            [B, k, T] of k members that are trained side by side; by default the network's output.
+        finish: (network, architecture) -> the network that is kept, called once after training; by default the
+            same.
         callbacks: architecture -> Keras callbacks that its training needs beside what every family's does.
         synchronise: take batch statistics over all replicas. TensorFlow walks the whole graph for each of these
             sums when it traces a step, which is nothing for ten layers and many minutes for an EfficientNet.
@@ -132,13 +136,20 @@ class Family:
     build: Callable[[keras.Model, Any, np.ndarray, int], keras.Model]
     explain: Callable[[Sequence[Member]], Explainer] = explain_by_gradients
     reconstruction: Callable[[keras.Model, Any, int], keras.Model] | None = None
+    training_output: Callable[[keras.Model], keras.KerasTensor] = lambda network: network.output
+    finish: Callable[[keras.Model, Any], keras.Model] = lambda network, architecture: network
     callbacks: Callable[[Any], list[keras.callbacks.Callback]] = lambda architecture: []
     synchronise: bool = True
     deterministic_on_gpu: bool = True
 
 
 FAMILIES: Mapping[str, str] = MappingProxyType(
-    {"mlp": "moa_tf.models.mlp", "tabnet": "moa_tf.models.tabnet", "deepinsight": "moa_tf.models.deepinsight"}
+    {
+        "mlp": "moa_tf.models.mlp",
+        "tabm": "moa_tf.models.tabm",
+        "tabnet": "moa_tf.models.tabnet",
+        "deepinsight": "moa_tf.models.deepinsight",
+    }
 )
 
 

@@ -86,6 +86,7 @@ class Follow(keras.callbacks.Callback):
 
     def __init__(
         self,
+        network: keras.Model,
         data: NetworkData,
         recipe: Recipe,
         course: Course | None,
@@ -95,7 +96,7 @@ class Follow(keras.callbacks.Callback):
         chief: bool,
     ) -> None:
         super().__init__()
-        self.recipe, self.course = recipe, course
+        self.network, self.recipe, self.course = network, recipe, course
         self.checkpoint, self.checkpoint_seconds = checkpoint, checkpoint_seconds
         self.reporter, self.chief = reporter, chief
         self.judged = data.at(data.fold.judged)
@@ -122,7 +123,7 @@ class Follow(keras.callbacks.Callback):
         return len(self.progress.history)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        self.inference = Inference(self.model)
+        self.inference = Inference(self.network)
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         self.reporter.batch()

@@ -91,7 +91,7 @@ def train_network(
     with _scope(placement), _dtype_policy(precision):
         network = family.build(data.preprocessing, architecture, data.fold.prior, seed)
         # Another model of the same layers is compiled, so that the network is saved without optimiser state.
-        model = model_class(recipe, placement)(network.input, network.output)
+        model = model_class(recipe, placement)(network.input, family.training_output(network))
         if family.synchronise and placement.replicas > 1:
             _synchronise(network, True)
             if isinstance(model, CompiledModel) and any(_batch_normalizations(network)):
@@ -112,7 +112,7 @@ def train_network(
         )
         optimizer.build(model.trainable_variables)
     reporter = reporter or Reporter()
-    follow = Follow(data, recipe, course, checkpoint, checkpoint_seconds, reporter, placement.chief)
+    follow = Follow(network, data, recipe, course, checkpoint, checkpoint_seconds, reporter, placement.chief)
     first = follow.restore(model)
     if first == 0 and initialise is not None:
         with _scope(placement):
@@ -134,6 +134,7 @@ def train_network(
         )
     follow.finish(model)
     _synchronise(network, False)
+    network = family.finish(network, architecture)
     return network, {"epochs": follow.progress.history, "best_epoch": follow.progress.best_epoch}
 
 

@@ -247,6 +247,10 @@ def test_killed_at_any_moment_resume_ends_as_without_the_kill(data, tmp_path):
     [
         ("mlp", ["--set", "hidden=16", "--precision", "mixed_bfloat16"]),
         ("mlp", ["--set", "hidden=16", "--precision", "mixed_float16"]),
+        (
+            "tabm",
+            ["--set", "hidden=16,16", "--set", "k=4", "--set", "keep=2", "--precision", "mixed_bfloat16"],
+        ),
         ("tabnet", ["--set", "virtual_batch_size=32", "--pretrain", "--set", "pretrain_epochs=1"]),
         ("tabnet", ["--set", "virtual_batch_size=32", "--precision", "mixed_float16"]),
         ("deepinsight", ["--preset", "small", "--set", "image_size=32"]),

@@ -23,6 +23,7 @@ SPEC = SignatureSpec(
 )
 SETTINGS = {
     "mlp": ["hidden=4"],
+    "tabm": ["hidden=4", "k=3"],
     "tabnet": ["embed_treatment=true", "n_d=4", "n_a=4"],
     "deepinsight": ["image_size=32"],
 }

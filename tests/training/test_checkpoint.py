@@ -258,7 +258,7 @@ def test_patience_by_hand(data, hyperparameters):
     ).recipe
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     model.compile(keras.optimizers.SGD(8.0), "mse")
-    follow = Follow(data, recipe, None, None, 60, Reporter(), True)
+    follow = Follow(model, data, recipe, None, None, 60, Reporter(), True)
     follow.set_model(model)
     rates, over = [], []
     for epoch, loss in enumerate([3, 2, 2.5, 1, 1.5, 1.6, 1.7, 0.5, 0.9, 0.8, 0.7, 0.6]):

@@ -17,6 +17,7 @@ from moa_tf.training.reporter import Reporter
 # Quick settings of every family that touch as much of what is fitted as one training can.
 SETTINGS = {
     "mlp": ["hidden=8", "gene_components=3", "cell_components=2", "positive_weights=log", "batch_size=32"],
+    "tabm": ["hidden=8,8", "k=4", "keep=2", "batch_size=32"],
     "tabnet": ["virtual_batch_size=16", "embed_treatment=true", "early_stopping=0", "pretrain_epochs=1",
                "batch_size=64", "schedule=one-cycle"],
     "deepinsight": ["image_size=32", "batch_size=64"],

@@ -21,13 +21,13 @@ from moa_tf.training.inference import Inference
 from moa_tf.training.network import NetworkData, train_network
 from moa_tf.training.strategy import make_placement
 
-name, devices, out = sys.argv[1], sys.argv[2], sys.argv[3]
+name, devices, out, model, preset, *settings = sys.argv[1:]
 placement = make_placement(name, int(devices) if devices != "-" else None)
-family = get_family("mlp")
+family = get_family(model)
 config = override(
-    family.presets["one-cycle"],
-    ["hidden=32,32", "dropout=0", "output_dropout=0", "epochs=2", "batch_size=32", "gene_components=8",
-     "cell_components=4", "ema=0.9", "clip_norm=1"],
+    family.presets[preset],
+    ["hidden=32,32", "dropout=0", "epochs=2", "batch_size=32", "gene_components=8", "cell_components=4", "ema=0.9",
+     "clip_norm=1", *settings],
 )
 dataset = simulate(400, seed=1, genes=30, cells=8)
 fold = make_fold(0, dataset, np.arange(400) >= 320, train_on_controls=True)
@@ -41,10 +41,14 @@ if placement.chief:
 """
 
 
-def train(tmp_path, name, devices, environment=None):
+MODELS = {"mlp": ["one-cycle", "output_dropout=0"], "tabm": ["small", "k=4", "keep=3"]}
+
+
+def train(tmp_path, name, devices, environment=None, model="mlp"):
     out = tmp_path / f"{name}{devices}.npz"
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, name, devices, str(out)], env={**os.environ, **(environment or {})}
+        [sys.executable, "-c", SCRIPT, name, devices, str(out), model, *MODELS[model]],
+        env={**os.environ, **(environment or {})},
     )
     return process, out
 
@@ -61,10 +65,11 @@ def assert_same(expected, actual):
 
 
 @pytest.mark.slow
-def test_twenty_steps_on_1_2_and_4_replicas(tmp_path):
+@pytest.mark.parametrize(("model", "replicas"), [("mlp", "124"), ("tabm", "2")])
+def test_twenty_steps_on_1_2_and_4_replicas(model, replicas, tmp_path):
     results = []
-    for name, devices in [("none", "-"), ("mirrored", "1"), ("mirrored", "2"), ("mirrored", "4")]:
-        process, out = train(tmp_path, name, devices)
+    for name, devices in [("none", "-"), *(("mirrored", number) for number in replicas)]:
+        process, out = train(tmp_path, name, devices, model=model)
         assert process.wait(300) == 0
         results.append(weights(out))
     for result in results[1:]:
