@@ -3,6 +3,7 @@
 from moa_tf.layers.batch_ensemble import BatchEnsembleDense, EnsembleDense, MeanProbability
 from moa_tf.layers.batch_norm import FastBatchNormalization
 from moa_tf.layers.category_embedding import CategoryEmbedding, NearestIndex
+from moa_tf.layers.celu import CELU
 from moa_tf.layers.dropout import ByteDropout
 from moa_tf.layers.entmax import Entmax15, Sparsemax, entmax15, sparsemax
 from moa_tf.layers.ghost_batch_norm import GhostBatchNormalization
@@ -13,6 +14,7 @@ from moa_tf.layers.tabnet_encoder import TabNetEncoder
 from moa_tf.layers.weight_norm import WeightNormDense
 
 __all__ = [
+    "CELU",
     "AttentiveTransformer",
     "BatchEnsembleDense",
     "ByteDropout",

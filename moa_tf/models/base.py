@@ -147,17 +147,23 @@ FAMILIES: Mapping[str, str] = MappingProxyType(
     {
         "mlp": "moa_tf.models.mlp",
         "tabm": "moa_tf.models.tabm",
+        "resnet": "moa_tf.models.resnet",
+        "cnn1d": "moa_tf.models.cnn1d",
+        "gru": "moa_tf.models.recurrent:GRU",
+        "lstm": "moa_tf.models.recurrent:LSTM",
         "tabnet": "moa_tf.models.tabnet",
         "deepinsight": "moa_tf.models.deepinsight",
     }
 )
+"""Name -> module, and after a colon what it calls the family, if not FAMILY."""
 
 
 def get_family(name: str) -> Family:
     """The family called `name`; its module is imported only now, and with it Keras."""
     if name not in FAMILIES:
         raise InputError(f"--model {name}: expected one of {', '.join(FAMILIES)}")
-    return importlib.import_module(FAMILIES[name]).FAMILY
+    module, _, attribute = FAMILIES[name].partition(":")
+    return getattr(importlib.import_module(module), attribute or "FAMILY")
 
 
 def families_with(ability: str) -> list[str]:

@@ -1,7 +1,8 @@
-"""Preprocessing for the models that read a vector of features: the MLP and TabNet."""
+"""Preprocessing for the models that read features as numbers, in a vector or several."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -63,6 +64,24 @@ class TabularConfig(ModelConfig):
         )
 
 
+@dataclass(frozen=True)
+class Parts:
+    """Fitted layers from the panel's inputs to what a family joins, as it likes, to its network's inputs.
+
+    Attributes:
+        inputs: those that are read.
+        raw: kind -> [N, F] values of the training rows, of the features that vary, missing ones filled.
+        scaled: kind -> the same features, scaled, of a batch.
+        derived: gene components, cell components, gene statistics, cell statistics, time, dose, cell line, as far as
+            configuration and panel have them.
+    """
+
+    inputs: dict[str, keras.KerasTensor]
+    raw: dict[str, np.ndarray]
+    scaled: dict[str, keras.KerasTensor]
+    derived: list[keras.KerasTensor]
+
+
 def fit_preprocessing(signatures: Signatures, config: TabularConfig, seed: int) -> keras.Model:
     """Fits every layer on these rows and joins them to one model.
 
@@ -79,11 +98,27 @@ def fit_preprocessing(signatures: Signatures, config: TabularConfig, seed: int) 
     Raises:
         InputError: no feature varies.
     """
+    parts = fit_parts(signatures, config)
+    return keras.Model(parts.inputs, {"features": feature_vector(parts, config)}, name="preprocessing")
+
+
+def feature_vector(parts: Parts, config: TabularConfig) -> keras.KerasTensor:
+    """[B, F], all parts in one vector."""
+    return join([*(parts.scaled.values() if config.keep_scaled else ()), *parts.derived], "features")
+
+
+def join(parts: Sequence[keras.KerasTensor], name: str) -> keras.KerasTensor:
+    """Vectors side by side, by a layer called `name` if there is more than one."""
+    return parts[0] if len(parts) == 1 else keras.layers.Concatenate(name=name)(parts)
+
+
+def fit_parts(signatures: Signatures, config: TabularConfig) -> Parts:
+    """Fits every layer on these rows; see `fit_preprocessing`."""
     spec = signatures.spec
     conditions = CONDITIONS if config.treatment else ()
     inputs = make_inputs(spec, ("genes", "cells", *conditions))
     components = {"genes": config.gene_components, "cells": config.cell_components}
-    kept, scaled, projected, statistics = [], [], [], []
+    raw, scaled, projected, statistics = {}, {}, [], []
     for kind in ("genes", "cells"):
         if kind not in inputs:
             continue
@@ -93,28 +128,23 @@ def fit_preprocessing(signatures: Signatures, config: TabularConfig, seed: int) 
             keep.adapt(values)
         except ValueError:
             continue  # A kind that does not vary over these rows says nothing.
-        kept.append(kind)
-        varying = values[:, keep.columns]
+        raw[kind] = values[:, keep.columns]
         scale = _scaling(config, f"{kind}_scaled")
-        scale.adapt(varying)
-        symbol = scale(keep(filled))
-        if config.keep_scaled:
-            scaled.append(symbol)
+        scale.adapt(raw[kind])
+        symbol = scaled[kind] = scale(keep(filled))
         if components[kind]:
             project = PrincipalComponents(components[kind], name=f"{kind}_components")
-            project.adapt(_apply(keras.Model(inputs[kind], symbol), getattr(signatures, kind)))
+            project.adapt(apply(inputs[kind], symbol, getattr(signatures, kind)))
             projected.append(project(symbol))
         if config.row_statistics:
             statistics.append(RowStatistics(name=f"{kind}_statistics")(symbol))
-    if not kept:
+    if not raw:
         raise InputError(
             f"variance_threshold={config.variance_threshold:g}: no feature varies more than that over the "
             f"{len(signatures)} training signatures"
         )
-    parts = [*scaled, *projected, *statistics, *_treatment(inputs, signatures)]
-    features = parts[0] if len(parts) == 1 else keras.layers.Concatenate(name="features")(parts)
-    read = {name: inputs[name] for name in inputs if name not in ("genes", "cells") or name in kept}
-    return keras.Model(read, {"features": features}, name="preprocessing")
+    read = {name: inputs[name] for name in inputs if name not in ("genes", "cells") or name in raw}
+    return Parts(read, raw, scaled, [*projected, *statistics, *_treatment(inputs, signatures)])
 
 
 def fill_missing(
@@ -140,8 +170,9 @@ def fill_missing(
     return np.where(np.isnan(values) | (used == 0), median, values), fill(symbol)
 
 
-def _apply(model: keras.Model, values: np.ndarray) -> np.ndarray:
-    """The model's output for [N, F] values, some thousand rows at a time."""
+def apply(inputs: keras.KerasTensor, outputs: keras.KerasTensor, values: np.ndarray) -> np.ndarray:
+    """What `outputs` are for [N, F] values of `inputs`, some thousand rows at a time."""
+    model = keras.Model(inputs, outputs)
     # predict() would set up a parallel input pipeline, which op determinism takes apart with error messages.
     blocks = np.array_split(values, max(1, len(values) // 4096))
     return np.concatenate([model.predict_on_batch(block) for block in blocks])

@@ -1,5 +1,6 @@
 """Layers from raw signature to features or image; those with adapt() are fitted on the training fold."""
 
+from moa_tf.preprocessing.columns import CorrelationOrder, MostVariable
 from moa_tf.preprocessing.feature_map import FeatureMap
 from moa_tf.preprocessing.features import PrincipalComponents, RowStatistics, VarianceThreshold
 from moa_tf.preprocessing.image import FeatureImage, SwapNoise
@@ -10,6 +11,7 @@ from moa_tf.preprocessing.quantile import QuantileToNormal
 from moa_tf.preprocessing.treatment import DoseEncoding, LogDose, OneHot, TimeEncoding
 
 __all__ = [
+    "CorrelationOrder",
     "DoseEncoding",
     "LogDose",
     "MedianImputation",
@@ -17,6 +19,7 @@ __all__ = [
     "FeatureImage",
     "FeatureMap",
     "MinMaxScaling",
+    "MostVariable",
     "Norm2Scaling",
     "PrincipalComponents",
     "QuantileToNormal",

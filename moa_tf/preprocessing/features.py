@@ -8,6 +8,7 @@ from keras import ops
 
 from moa_tf.errors import InputError, whole_number
 from moa_tf.preprocessing.adapted import AdaptedLayer
+from moa_tf.preprocessing.columns import ColumnChoice
 
 FAR_MEAN = 8.0
 """Means further from 0 than so many deviations are taken off before the covariance."""
@@ -120,57 +121,23 @@ def _row_mean(values):
 
 
 @keras.saving.register_keras_serializable(package="moa_tf")
-class VarianceThreshold(AdaptedLayer):
+class VarianceThreshold(ColumnChoice):
     """Keeps the features whose training variance is above a threshold.
 
     Args:
         threshold: features with population variance at or below it are dropped.
-        columns: indices that are kept; adapt() fills it in, and it travels in the config because the
-            output's shape depends on it.
-
-    Input shape: [B, F]. Output shape: [B, len(columns)].
-
-    Raises:
-        InputError: a call before adapt(), or on fewer features.
+        columns: see `ColumnChoice`.
     """
 
     def __init__(self, threshold: float = 0.0, columns: list[int] | None = None, **kwargs) -> None:
-        super().__init__(**kwargs)
+        super().__init__(columns, **kwargs)
         self.threshold = float(threshold)
-        self.columns = None if columns is None else [int(column) for column in columns]
 
-    @property
-    def is_adapted(self) -> bool:
-        return self.columns is not None
-
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
-        features = self._expect_features(input_shape)
-        if self.is_adapted and max(self.columns) >= features:
-            raise InputError(f"{self._who}: {features} features, expected at least {max(self.columns) + 1}")
-
-    def adapt(self, data: np.ndarray) -> None:
-        """Chooses the columns on [N, F] training rows; a second time as if it were the first.
-
-        Raises:
-            InputError: no feature's variance is above the threshold, a value is not finite, another rank, or the
-                layer is part of a model that was made for other columns.
-        """
-        data = self._table(data)
+    def _choose(self, data: np.ndarray) -> list[int]:
         columns = np.flatnonzero(np.var(data, axis=0, dtype=np.float64) > self.threshold).tolist()
         if not columns:
             raise InputError(f"variance_threshold={self.threshold}: no feature varies more than that")
-        self._require_free({"columns": self.columns}, {"columns": columns})
-        self.columns = columns
-        self._build_for(data.shape[1])
-
-    def call(self, inputs):
-        self._require_adapted()
-        kept = ops.take(inputs, np.asarray(self.columns, "int32"), axis=-1)
-        return ops.cast(kept, self.compute_dtype)
-
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        self._require_adapted()
-        return (*input_shape[:-1], len(self.columns))
+        return columns
 
     def get_config(self) -> dict:
         return {**super().get_config(), "threshold": self.threshold, "columns": self.columns}

@@ -18,6 +18,7 @@ from moa_tf.training.optimizers import OneCycle
 i, f = np.int64, np.float32
 LAYERS = {
     "FastBatchNormalization": lambda: layers.FastBatchNormalization(),
+    "CELU": lambda: layers.CELU(f(0.5)),
     "CategoryEmbedding": lambda: layers.CategoryEmbedding(np.array([3, 2, 4, 5, 6]), i(2), seed=i(1)),
     "ByteDropout": lambda: layers.ByteDropout(f(0.5), seed=i(1)),
     "Sparsemax": lambda: layers.Sparsemax(i(-1)),
@@ -57,6 +58,8 @@ LAYERS = {
     "QuantileToNormal": lambda: preprocessing.QuantileToNormal(i(10)),
     "PrincipalComponents": lambda: preprocessing.PrincipalComponents(i(2)),
     "VarianceThreshold": lambda: preprocessing.VarianceThreshold(f(0.5)),
+    "MostVariable": lambda: preprocessing.MostVariable(i(2)),
+    "CorrelationOrder": lambda: preprocessing.CorrelationOrder(),
     "Norm2Scaling": lambda: preprocessing.Norm2Scaling(),
     "MinMaxScaling": lambda: preprocessing.MinMaxScaling(),
     "FeatureMap": lambda: preprocessing.FeatureMap(i(8), "pca", perplexity=f(4), seed=i(1)),
@@ -153,6 +156,7 @@ def test_sizes_that_are_no_whole_numbers_above_0_are_refused(value):
         lambda: preprocessing.FeatureMap(value),
         lambda: preprocessing.QuantileToNormal(value),
         lambda: preprocessing.PrincipalComponents(value),
+        lambda: preprocessing.MostVariable(value),
         lambda: preprocessing.FeatureImage([[0, 0]], value),
         lambda: OneCycle(1.0, value),
     ):
@@ -181,6 +185,7 @@ def test_settings_out_of_range_are_refused():
         (lambda: layers.NearestIndex([1, np.nan]), "expected finite numbers"),
         (lambda: layers.ByteDropout(0.5, seed=-1), "seed=-1: expected at least 0, or None"),
         (lambda: layers.ByteDropout(0.5, seed=1.5), "seed=1.5: expected a whole number, at least 0, or None"),
+        (lambda: layers.CELU(0), "alpha=0: expected above 0"),
         (lambda: preprocessing.TimeEncoding([]), "expected at least one, finite and ascending"),
         (lambda: preprocessing.TimeEncoding([24, 24]), "expected at least one, finite and ascending"),
         (

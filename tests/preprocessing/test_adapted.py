@@ -14,8 +14,10 @@ import tensorflow as tf
 
 from moa_tf.errors import InputError
 from moa_tf.preprocessing import (
+    CorrelationOrder,
     FeatureMap,
     MinMaxScaling,
+    MostVariable,
     Norm2Scaling,
     PrincipalComponents,
     QuantileToNormal,
@@ -30,11 +32,14 @@ MAKE = {
     "norm2": Norm2Scaling,
     "min-max": MinMaxScaling,
     "variance": VarianceThreshold,
+    "most": lambda **options: MostVariable(3, **options),
+    "order": CorrelationOrder,
     "time": TimeEncoding,
     "map": lambda **options: FeatureMap(8, "pca", **options),
 }
+CHOICES = ("variance", "most", "order")
 TABLES = [name for name in MAKE if name != "time"]
-WITH_WEIGHTS = [name for name in TABLES if name != "variance"]
+WITH_WEIGHTS = [name for name in TABLES if name not in CHOICES]
 every = pytest.mark.parametrize("name", MAKE)
 tables = pytest.mark.parametrize("name", TABLES)
 
@@ -184,7 +189,7 @@ def test_within_a_model_other_features_are_refused_and_change_nothing(name):
     layer.adapt(x * 3 - 1)
     now = model.predict(x, verbose=0)
     np.testing.assert_allclose(now, model(x), rtol=1e-6, atol=1e-5)
-    assert name in ("map", "variance") or np.abs(now - traced).max() > 0.1
+    assert name in ("map", *CHOICES) or np.abs(now - traced).max() > 0.1
 
 
 def test_a_model_holds_components_and_times_and_traced_quantiles():
@@ -288,6 +293,7 @@ x = values["x"]
 for name, make in dict(
     quantile=lambda: QuantileToNormal(20), components=lambda: PrincipalComponents(3), norm2=Norm2Scaling,
     **{"min-max": MinMaxScaling, "variance": VarianceThreshold},
+    most=lambda: MostVariable(3), order=CorrelationOrder,
 ).items():
     layer = make()
     try:
@@ -319,7 +325,7 @@ assert SwapNoise(1.0, 1.0, seed=1)(x[:0], training=True).shape == (0, 6)
 def test_on_jax(tmp_path):
     x = data("quantile")
     values = {"x": x, "statistics": RowStatistics()(x * np.float32(1e20))}
-    for name in ("quantile", "components", "norm2", "min-max", "variance"):
+    for name in ("quantile", "components", "norm2", "min-max", *CHOICES):
         layer = MAKE[name]()
         layer.adapt(x)
         values[name] = layer(x)

@@ -24,6 +24,10 @@ SPEC = SignatureSpec(
 SETTINGS = {
     "mlp": ["hidden=4"],
     "tabm": ["hidden=4", "k=3"],
+    "resnet": ["selected=3", "wide=4", "narrow=4"],
+    "cnn1d": ["hidden=8", "channels=2", "filters=2"],
+    "gru": ["units=4", "embedding=4", "step_size=3"],
+    "lstm": ["units=4", "embedding=4", "step_size=100"],
     "tabnet": ["embed_treatment=true", "n_d=4", "n_a=4"],
     "deepinsight": ["image_size=32"],
 }

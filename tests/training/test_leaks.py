@@ -18,6 +18,10 @@ from moa_tf.training.reporter import Reporter
 SETTINGS = {
     "mlp": ["hidden=8", "gene_components=3", "cell_components=2", "positive_weights=log", "batch_size=32"],
     "tabm": ["hidden=8,8", "k=4", "keep=2", "batch_size=32"],
+    "resnet": ["selected=10", "wide=8", "narrow=4", "gene_components=3", "batch_size=64"],
+    "cnn1d": ["hidden=16", "channels=4", "filters=4", "batch_size=64"],
+    "gru": ["step_size=10", "units=4", "embedding=4", "gene_components=3", "batch_size=64"],
+    "lstm": ["step_size=10", "units=4", "embedding=4", "batch_size=64"],
     "tabnet": ["virtual_batch_size=16", "embed_treatment=true", "early_stopping=0", "pretrain_epochs=1",
                "batch_size=64", "schedule=one-cycle"],
     "deepinsight": ["image_size=32", "batch_size=64"],

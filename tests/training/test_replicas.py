@@ -21,13 +21,12 @@ from moa_tf.training.inference import Inference
 from moa_tf.training.network import NetworkData, train_network
 from moa_tf.training.strategy import make_placement
 
-name, devices, out, model, preset, *settings = sys.argv[1:]
+name, devices, out, model, *settings = sys.argv[1:]
 placement = make_placement(name, int(devices) if devices != "-" else None)
 family = get_family(model)
 config = override(
-    family.presets[preset],
-    ["hidden=32,32", "dropout=0", "epochs=2", "batch_size=32", "gene_components=8", "cell_components=4", "ema=0.9",
-     "clip_norm=1", *settings],
+    family.presets[family.choose_preset(23814)],
+    [*settings, "epochs=2", "batch_size=32", "gene_components=8", "cell_components=4", "ema=0.9", "clip_norm=1"],
 )
 dataset = simulate(400, seed=1, genes=30, cells=8)
 fold = make_fold(0, dataset, np.arange(400) >= 320, train_on_controls=True)
@@ -41,13 +40,20 @@ if placement.chief:
 """
 
 
-MODELS = {"mlp": ["one-cycle", "output_dropout=0"], "tabm": ["small", "k=4", "keep=3"]}
+SETTINGS = {
+    "mlp": ["hidden=32,32", "dropout=0", "output_dropout=0"],
+    "tabm": ["hidden=32,32", "dropout=0", "k=4", "keep=3"],
+    "resnet": ["wide=32", "narrow=16", "dropout=0"],
+    "cnn1d": ["hidden=64", "channels=8", "filters=8", "dropout=0", "skip_dropout=0", "output_dropout=0"],
+    "gru": ["step_size=8", "units=8", "embedding=8", "dropout=0", "output_dropout=0"],
+    "lstm": ["step_size=8", "units=8", "embedding=8", "dropout=0", "output_dropout=0"],
+}
 
 
 def train(tmp_path, name, devices, environment=None, model="mlp"):
     out = tmp_path / f"{name}{devices}.npz"
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, name, devices, str(out), model, *MODELS[model]],
+        [sys.executable, "-c", SCRIPT, name, devices, str(out), model, *SETTINGS[model]],
         env={**os.environ, **(environment or {})},
     )
     return process, out
@@ -65,10 +71,10 @@ def assert_same(expected, actual):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "replicas"), [("mlp", "124"), ("tabm", "2")])
-def test_twenty_steps_on_1_2_and_4_replicas(model, replicas, tmp_path):
+@pytest.mark.parametrize("model", SETTINGS)
+def test_twenty_steps_on_1_2_and_4_replicas(model, tmp_path):
     results = []
-    for name, devices in [("none", "-"), *(("mirrored", number) for number in replicas)]:
+    for name, devices in [("none", "-"), *(("mirrored", n) for n in ("124" if model == "mlp" else "2"))]:
         process, out = train(tmp_path, name, devices, model=model)
         assert process.wait(300) == 0
         results.append(weights(out))
