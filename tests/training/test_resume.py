@@ -13,6 +13,7 @@ from moa_tf.atomic import replacing
 from moa_tf.data.simulate import simulate
 from moa_tf.errors import InputError
 from moa_tf.evaluation.metrics import evaluate
+from moa_tf.lock import locked
 from moa_tf.training.cross_validation import Validation, cross_validate, with_shuffled_labels
 from moa_tf.training.run import Run
 
@@ -197,7 +198,7 @@ def test_a_run_is_held_by_one_process(whole, go, tmp_path):
             go(whole[0], resume=True)
         reached.touch()
 
-    with Run(whole[0])._locked(print):
+    with locked(whole[0] / "lock", whole[0], "trained", print):
         in_a_process_of_its_own(second)
     assert reached.exists()
     # The file is left behind and holds nothing any more.
