@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moa_tf.atomic import check_directory
-from moa_tf.cli.options import LocalPath, json_option
+from moa_tf.cli.options import LocalPath, json_option, missing_option
 from moa_tf.cli.output import print_lines, print_table, write_json
 from moa_tf.cli.startup import import_tensorflow
 from moa_tf.config import LARGEST_SEED, PRECISIONS, override
@@ -49,13 +49,7 @@ SAMPLE = 3000
 @click.option(
     "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any hyperparameter; repeatable."
 )
-@click.option(
-    "--missing",
-    type=click.Choice(["refuse", "median"]),
-    default="refuse",
-    show_default=True,
-    help="Missing genes and cell lines: the medians of each fold's training rows stand in for them.",
-)
+@missing_option
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
@@ -98,7 +92,7 @@ def train(
     epochs: int | None,
     batch_size: int | None,
     assignments: tuple[str, ...],
-    missing: str,
+    missing: bool,
     precision: str,
     seed: int,
     out: Path | None,
@@ -146,7 +140,7 @@ def train(
     with LiveReporter() as reporter:
         if strategy != "multi-worker" and os.environ.get("TF_CONFIG"):
             reporter.message(f"TF_CONFIG is set, and not used by --strategy {strategy}")
-        dataset = _load(data, seed, missing == "median", reporter.message)
+        dataset = _load(data, seed, missing, reporter.message)
         chosen = preset or family.choose_preset(len(dataset))
         if chosen not in family.presets:
             raise InputError(f"--preset {chosen}: expected one of {', '.join(family.presets)}")
