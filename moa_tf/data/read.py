@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from moa_tf.data.faults import COLUMNS, EXAMPLES, Faults
+from moa_tf.data.fingerprint import fingerprint_dataset
 from moa_tf.data.names import shorten
 from moa_tf.data.opening import find_table, open_table
 from moa_tf.data.scan import Targets, Tell, load_drugs, load_features, load_targets, rows_at, scan_features
@@ -22,7 +21,6 @@ __all__ = [
     "MARKER",
     "Targets",
     "complete",
-    "fingerprint",
     "iter_features",
     "label_warnings",
     "read_dataset",
@@ -204,27 +202,8 @@ def read_dataset(directory: str | Path, missing: bool = False) -> Dataset:
 def complete(dataset: Dataset, told: Sequence[str] = (), **notes: Any) -> Dataset:
     """The dataset with its fingerprint and its notes, among them `told` and the warnings."""
     notes = {**dataset.notes, **notes, "warnings": [*told, *label_warnings(dataset)]}
-    values = {**vars(dataset), "fingerprint": fingerprint(dataset), "notes": notes}
+    values = {**vars(dataset), "fingerprint": fingerprint_dataset(dataset), "notes": notes}
     return Dataset(**values)
-
-
-def fingerprint(dataset: Dataset) -> str:
-    """Sha256 over names and values, in order; the same for every file format and column order."""
-    signatures = dataset.signatures
-    names = {
-        "spec": signatures.spec.to_dict(),
-        "targets": dataset.target_names,
-        "nonscored": dataset.nonscored_names,
-        "sig_id": signatures.sig_id.tolist(),
-        "drug_id": None if dataset.drug_id is None else dataset.drug_id.tolist(),
-    }
-    digest = hashlib.sha256(json.dumps(names).encode())
-    for values in signatures.inputs().values():
-        digest.update(np.ascontiguousarray(values))
-    for labels in (dataset.targets, dataset.nonscored):
-        if labels is not None:
-            digest.update(np.ascontiguousarray(np.packbits(labels != 0, axis=1)))
-    return digest.hexdigest()
 
 
 def label_warnings(dataset: Dataset) -> list[str]:
