@@ -87,6 +87,11 @@ def _summary(figures: dict[str, Any]) -> list[tuple[str, Any]]:
     if drugs:
         rows += [("drugs", drugs["drugs"])]
         rows += [("  rows a drug, median", drugs["median_rows"]), ("  rows a drug, most", drugs["most_rows"])]
+    for column, counts in figures["splits"].items():
+        rows += [(f"groups of {column}, for --split {column}", counts["groups"])]
+        rows += [("  drugs in several of them", counts["drugs_in_several_groups"])]
+        if counts["without_group"]:
+            rows += [("  treated signatures in none: refused", counts["without_group"])]
     for key, what in (("targets", "scored targets"), ("nonscored", "nonscored targets")):
         labels = figures[key]
         if labels:

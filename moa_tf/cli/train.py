@@ -40,7 +40,13 @@ SAMPLE = 3000
     help="mirrored: all GPUs of this machine. multi-worker: as TF_CONFIG says.",
 )
 @click.option("--logical-devices", type=int, help="With mirrored: replicas on the CPU, for tests.")
-@click.option("--split", type=click.Choice(SPLITS), default="drug", show_default=True)
+@click.option(
+    "--split",
+    metavar=f"[{'|'.join(SPLITS)}|COLUMN]",
+    default="drug",
+    show_default=True,
+    help="What is held out. COLUMN: the groups that any further column of train_drug makes, a scaffold or a batch.",
+)
 @click.option("--folds", type=click.IntRange(2), default=5, show_default=True)
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Networks in each fold.")
 @click.option("--only-fold", type=click.IntRange(0), help="Train this fold alone, counted from 0.")
@@ -112,6 +118,7 @@ def train(
       moa-tf train --data lish-moa --strategy mirrored        on all GPUs
       moa-tf train --data lish-moa --only-fold 0 --epochs 10 --set learning_rate=3e-3
       moa-tf train --data nci60 --missing median              viability alone, with gaps
+      moa-tf train --data nci60 --split scaffold              scaffolds held out, a column of train_drug
       moa-tf train --data lish-moa --out runs/a --resume      go on after a kill
     """
     if resume and out is None:
@@ -262,6 +269,8 @@ def _rows(metrics: dict[str, Any]) -> list[list[Any]]:
 def _title(metrics: dict[str, Any], preset: str) -> str:
     held_out = {"drug": "drugs held out", "row": "rows held out", "kaggle": "rare drugs held out"}
     what = held_out.get(metrics["split"], "signatures held out (no train_drug: every row is its own drug)")
+    if "groups" in metrics:
+        what = f"groups of {metrics['split']} held out"
     notes = ["simulated data"] * metrics["simulated"] + ["shuffled labels"] * metrics["shuffled_labels"]
     return ", ".join([f"preset {preset}", what, *notes])
 

@@ -135,7 +135,8 @@ def read_dataset(directory: str | Path, missing: bool = False) -> Dataset:
 
     `train_features` and `train_targets_scored` must be there, `train_targets_nonscored` and `train_drug` may
     be; each as `.csv`, `.csv.gz` or `.parquet`, the last a file or a directory of such files. Rows belong together
-    by `sig_id`, columns by name; the order of `train_features` is kept.
+    by `sig_id`, columns by name; the order of `train_features` is kept. Signatures that `train_drug` has beside these
+    are ignored.
 
     Args:
         directory: where the tables are.
@@ -162,13 +163,13 @@ def read_dataset(directory: str | Path, missing: bool = False) -> Dataset:
     signatures = load_features(source, None, faults, told.append, missing)
     scored = load_targets(table("train_targets_scored", True), faults, told.append, labels=True)
     nonscored = load_targets(table("train_targets_nonscored", False), faults, told.append, labels=True)
-    drugs = load_drugs(table("train_drug", False), faults, told.append)
+    drugs = load_drugs(table("train_drug", False), signatures, faults, told.append)
 
     if signatures is not None:
         for stem, ids in (
             ("train_targets_scored", scored and scored.sig_id),
             ("train_targets_nonscored", nonscored and nonscored.sig_id),
-            ("train_drug", drugs and drugs[0]),
+            ("train_drug", drugs and drugs.sig_id),
         ):
             if ids is not None:
                 _compare_ids(stem, ids, signatures.sig_id, faults)
@@ -189,9 +190,12 @@ def read_dataset(directory: str | Path, missing: bool = False) -> Dataset:
         signatures=signatures,
         targets=scored.at(ids),
         target_names=scored.names,
-        drug_id=rows_at(drugs[1], drugs[0], ids) if drugs else None,
+        drug_id=rows_at(drugs.drug_id, drugs.sig_id, ids) if drugs else None,
         nonscored=nonscored.at(ids) if nonscored else None,
         nonscored_names=nonscored.names if nonscored else (),
+        groups={name: rows_at(values, drugs.sig_id, ids) for name, values in drugs.groups.items()}
+        if drugs
+        else {},
         source=str(directory),
         simulated=(directory / MARKER).is_file(),
     )

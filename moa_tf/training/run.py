@@ -291,7 +291,10 @@ def identity(description: dict[str, Any]) -> dict[str, Any]:
     data = description["data"]
     return {
         "settings": {key: value for key, value in description["settings"].items() if key != "preset"},
-        "data": {"fingerprint": data["fingerprint"], "inputs": data.get("inputs", {})},
+        "data": {
+            "fingerprint": data["fingerprint"],
+            **{key: data.get(key, {}) for key in ("inputs", "groups")},
+        },
         "panel": description["panel"],
         "targets": description["targets"],
         "versions": {key: value for key, value in description["versions"].items() if key != "python"},

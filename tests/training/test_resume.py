@@ -1,5 +1,6 @@
 """A kill or a damage at any moment: what was finished stays, and going on ends as without it."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -261,6 +262,35 @@ def test_shuffled_labels_are_the_same_ones_at_other_drugs(dataset):
     assert np.mean([before[drug] == after[drug] for drug in before]) < 0.6
     for i, drug in enumerate(dataset.drug_id):
         assert control[i] or tuple(shuffled.targets[i]) == after[drug]
+
+
+def test_groups_of_a_column_are_held_out_named_and_part_of_the_identity(dataset, ridge, messages, tmp_path):
+    batch = np.array([f"p{i % 4}" for i in range(len(dataset))], object)
+    other = np.where(batch == "p3", "p2", batch)
+
+    def go(split, batch, out, **options):
+        grouped = dataclasses.replace(dataset, groups={"batch": batch})
+        return cross_validate(
+            grouped, ridge, Validation(split, 2), Run(tmp_path / out), reporter=messages, **options
+        )
+
+    metrics = go("batch", batch, "a")
+    fold = pd.read_parquet(tmp_path / "a/oof.parquet").set_index("sig_id").fold[dataset.signatures.sig_id]
+    assert all(len(set(fold[batch == name])) == 1 for name in set(batch))
+    assert metrics["split"] == "batch"
+    several = metrics["groups"]["drugs_in_several_groups"]
+    assert metrics["groups"]["groups"] == 4
+    assert several > 0
+    assert messages.lines[0].startswith(
+        f"batch: {several} of {metrics['groups']['drugs']} drugs are in several"
+    )
+    go("batch", batch, "a", resume=True)
+    with pytest.raises(InputError, match=r"data\.groups\.batch was [0-9a-f]{64}, now"):
+        go("batch", other, "a", resume=True)
+    # A run by drug does not know the column.
+    go("drug", batch, "b")
+    assert "groups" not in go("drug", other, "b", resume=True)
+    assert "groups" not in json.loads((tmp_path / "b/run.json").read_text())["data"]
 
 
 @pytest.mark.parametrize(
