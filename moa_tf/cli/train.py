@@ -118,7 +118,7 @@ def train(
       moa-tf train --data lish-moa --strategy mirrored        on all GPUs
       moa-tf train --data lish-moa --only-fold 0 --epochs 10 --set learning_rate=3e-3
       moa-tf train --data nci60 --missing median              viability alone, with gaps
-      moa-tf train --data nci60 --split scaffold              scaffolds held out, a column of train_drug
+      moa-tf train --data nci60 --missing median --split scaffold      by a column of train_drug
       moa-tf train --data lish-moa --out runs/a --resume      go on after a kill
     """
     if resume and out is None:
