@@ -119,7 +119,7 @@ class Signatures:
 
     spec: SignatureSpec
     sig_id: np.ndarray
-    genes: np.ndarray | None
+    genes: np.ndarray | None = None
     cells: np.ndarray | None = None
     cp_type: np.ndarray | None = None
     cp_time: np.ndarray | None = None
