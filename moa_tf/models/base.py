@@ -95,7 +95,8 @@ class Family:
             [B, R], not negative, of the columns that `importance_columns` lists (those at the end that it does
             not read may be left out), and either `target` [B] int32, the one mechanism that this is for, or
             `probabilities` [B, T]. A family that draws signatures as images also gives `pixels` [F, 2],
-            `image_size` and the scaled `features` [B, F]. None where the family cannot explain itself.
+            `image_size`, the scaled `features` [B, F] and `columns` [F], which of the R these are. None where the
+            family cannot explain itself.
         reconstruction: (network, architecture, seed) -> keras.Model, for self-supervised pretraining: from the
             network's inputs to the reconstruction error of each row, by way of layers of `network` itself, which
             so are trained. None where the family has none.
