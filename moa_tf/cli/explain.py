@@ -157,7 +157,7 @@ def _draw_maps(
     save_figure(plot_density(source.pixels, source.image_size), directory / "feature_map.png")
     frequent = [i for i in np.argsort(-sums.weights, kind="stable")[:4] if sums.weights[i] > 0]
     if frequent:
-        maps = {source.targets[i]: sums.by_target[i, : len(source.pixels)] for i in frequent}
-        labels = label_columns(source.columns, names)
+        maps = {source.targets[i]: sums.by_target[i, source.drawn] for i in frequent}
+        labels = np.asarray(label_columns(source.columns, names), object)[source.drawn]
         figure = plot_activations(source.pixels, source.image_size, maps, labels, top, unit="share")
         save_figure(figure, directory / "activation_maps.png")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moa_tf.atomic import check_directory
-from moa_tf.cli.options import LocalPath, json_option
+from moa_tf.cli.options import LocalPath, json_option, missing_option
 from moa_tf.cli.output import print_lines, print_table, write_json
 from moa_tf.cli.startup import import_tensorflow
 from moa_tf.config import LARGEST_SEED, PRECISIONS, override
@@ -40,7 +40,13 @@ SAMPLE = 3000
     help="mirrored: all GPUs of this machine. multi-worker: as TF_CONFIG says.",
 )
 @click.option("--logical-devices", type=int, help="With mirrored: replicas on the CPU, for tests.")
-@click.option("--split", type=click.Choice(SPLITS), default="drug", show_default=True)
+@click.option(
+    "--split",
+    metavar=f"[{'|'.join(SPLITS)}|COLUMN]",
+    default="drug",
+    show_default=True,
+    help="What is held out. COLUMN: the groups that any further column of train_drug makes, a scaffold or a batch.",
+)
 @click.option("--folds", type=click.IntRange(2), default=5, show_default=True)
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Networks in each fold.")
 @click.option("--only-fold", type=click.IntRange(0), help="Train this fold alone, counted from 0.")
@@ -49,13 +55,7 @@ SAMPLE = 3000
 @click.option(
     "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any hyperparameter; repeatable."
 )
-@click.option(
-    "--missing",
-    type=click.Choice(["refuse", "median"]),
-    default="refuse",
-    show_default=True,
-    help="Missing genes and cell lines: the medians of each fold's training rows stand in for them.",
-)
+@missing_option
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
@@ -98,7 +98,7 @@ def train(
     epochs: int | None,
     batch_size: int | None,
     assignments: tuple[str, ...],
-    missing: str,
+    missing: bool,
     precision: str,
     seed: int,
     out: Path | None,
@@ -118,6 +118,7 @@ def train(
       moa-tf train --data lish-moa --strategy mirrored        on all GPUs
       moa-tf train --data lish-moa --only-fold 0 --epochs 10 --set learning_rate=3e-3
       moa-tf train --data nci60 --missing median              viability alone, with gaps
+      moa-tf train --data nci60 --missing median --split scaffold      by a column of train_drug
       moa-tf train --data lish-moa --out runs/a --resume      go on after a kill
     """
     if resume and out is None:
@@ -146,7 +147,7 @@ def train(
     with LiveReporter() as reporter:
         if strategy != "multi-worker" and os.environ.get("TF_CONFIG"):
             reporter.message(f"TF_CONFIG is set, and not used by --strategy {strategy}")
-        dataset = _load(data, seed, missing == "median", reporter.message)
+        dataset = _load(data, seed, missing, reporter.message)
         chosen = preset or family.choose_preset(len(dataset))
         if chosen not in family.presets:
             raise InputError(f"--preset {chosen}: expected one of {', '.join(family.presets)}")
@@ -268,6 +269,8 @@ def _rows(metrics: dict[str, Any]) -> list[list[Any]]:
 def _title(metrics: dict[str, Any], preset: str) -> str:
     held_out = {"drug": "drugs held out", "row": "rows held out", "kaggle": "rare drugs held out"}
     what = held_out.get(metrics["split"], "signatures held out (no train_drug: every row is its own drug)")
+    if "groups" in metrics:
+        what = f"groups of {metrics['split']} held out"
     notes = ["simulated data"] * metrics["simulated"] + ["shuffled labels"] * metrics["shuffled_labels"]
     return ", ".join([f"preset {preset}", what, *notes])
 

@@ -39,6 +39,7 @@ class Source:
         explain: computes a few signatures at a time, as an image model's memory demands.
         pixels: [F, 2] row and column of each feature in a DeepInsight's image, else None.
         image_size: pixels on a side of that image.
+        drawn: [F] which of the R columns these features are, else None.
     """
 
     spec: SignatureSpec
@@ -47,6 +48,7 @@ class Source:
     explain: Callable[[Signatures], Explanation]
     pixels: np.ndarray | None = None
     image_size: int = 0
+    drawn: np.ndarray | None = None
 
 
 def open_source(path: Path) -> Source:
@@ -126,7 +128,10 @@ def _source(
     outputs = outputs_of(_placeholder(spec))
     pixels = outputs["pixels"].numpy() if "pixels" in outputs else None
     size = int(outputs["image_size"]) if "pixels" in outputs else 0
-    return Source(spec, importance_columns(spec), targets, explain, pixels, size)
+    drawn = None
+    if pixels is not None:  # Exports of version 0.1.0 draw all.
+        drawn = outputs["columns"].numpy() if "columns" in outputs else np.arange(len(pixels))
+    return Source(spec, importance_columns(spec), targets, explain, pixels, size, drawn)
 
 
 def _placeholder(spec: SignatureSpec) -> Signatures:

@@ -47,6 +47,7 @@ def export_run(directory: Path, root: Path) -> Path:
             "simulated": description["data"]["simulated"],
             "metrics": metrics["overall"],
             "split": metrics["split"],
+            **{key: metrics[key] for key in ("groups",) if key in metrics},
             "settings": description["settings"],
             "training_versions": description["versions"],
             "run_models": metrics["models"],

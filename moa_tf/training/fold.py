@@ -68,10 +68,12 @@ def check_fold(fold: Fold, dataset: Dataset) -> None:
     treated = fold.train[~control[fold.train]]
     if not len(treated):
         raise InputError(
-            f"{where}no treated signature is left to train on; expected more drugs, or fewer folds"
+            f"{where}no treated signature is left to train on; expected more drugs or groups, or fewer folds"
         )
     if fold.name != ALL and not len(fold.judged):
-        raise InputError(f"{where}no treated signature is held out; expected more drugs, or fewer folds")
+        raise InputError(
+            f"{where}no treated signature is held out; expected more drugs or groups, or fewer folds"
+        )
     matrices = (dataset.signatures.genes, dataset.signatures.cells)
     if not any(_varies(values, fold.train) for values in matrices if values is not None):
         raise InputError(

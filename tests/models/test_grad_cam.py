@@ -66,6 +66,32 @@ def test_without_a_target_the_most_probable_mechanism_is_explained(parts):
         np.testing.assert_allclose(alone, activation[chosen], rtol=1e-3, atol=1e-6)
 
 
+def test_features_that_are_not_used_are_neither_drawn_nor_explained(parts):
+    rng = np.random.default_rng(1)
+    genes = rng.normal(size=(12, 30)).astype("float32")
+    genes[2:, 4] = np.nan
+    genes[:3, 7] = np.nan
+    genes[:, 29] = 1.5
+    spec = SignatureSpec(tuple(f"g-{i}" for i in range(30)), (), (), missing=True)
+    rows = Signatures(spec, np.arange(12).astype(object), genes)
+    preprocessing = FAMILY.fit_preprocessing(rows, CONFIG, 0)
+    drawn = np.delete(np.arange(30), [4, 29])
+    features = numpy(preprocessing(rows.inputs())["features"])
+    assert features.shape == (12, 28)
+    assert np.ptp(features, axis=0).min() > 0
+    _, network, _ = parts
+    gapped = build(preprocessing)
+    for name in ("backbone", "logits"):
+        gapped.get_layer(name).set_weights(network.get_layer(name).get_weights())
+    result = explainer([(preprocessing, [gapped])])(rows.inputs())
+    np.testing.assert_array_equal(result["columns"], drawn)
+    assert result["pixels"].shape == (*result["features"].shape[1:], 2) == (28, 2)
+    activation = numpy(result["activation"])
+    assert activation.shape == (12, 30)
+    assert (activation[:, [4, 29]] == 0).all()
+    assert np.count_nonzero(activation.max(0)) > 20
+
+
 def test_several_networks_are_averaged(parts):
     preprocessing, network, inputs = parts
     single, _ = activations(explainer([Member(preprocessing, [network])]), inputs, target=1)

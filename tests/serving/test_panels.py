@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from moa_tf.config import override
 from moa_tf.data.schema import CONTROL, Signatures, SignatureSpec
+from moa_tf.explanation.sources import open_source
 from moa_tf.models.base import FAMILIES, Member, get_family, importance_columns
 from moa_tf.models.integrated_gradients import fit_baseline
 from moa_tf.serving.export import export
@@ -103,3 +104,7 @@ def test_a_model_takes_gaps_micromolar_and_unknown_cell_lines(name, signatures, 
     assert outputs["importance"].shape[1] <= len(importance_columns(SPEC)) == 10
     assert np.isfinite(outputs["importance"]).all()
     assert outputs["target"].numpy().tolist() == ask().argmax(1).tolist()
+    explained = open_source(version).explain(signatures)
+    shares = explained.importance.sum(1)  # 0 of a signature that no decision reads
+    np.testing.assert_allclose(shares[shares != 0], 1, rtol=1e-5)
+    assert (shares != 0).mean() > 0.5

@@ -11,6 +11,9 @@ from keras import ops
 
 from moa_tf.models.base import Explainer, Member, Tensors
 
+VARYING = "varying"
+"""The layer of a preprocessing that chooses the features to be drawn, where not all are."""
+
 
 def explainer(members: Sequence[Member]) -> Explainer:
     """A function that tells how much each feature's neighbourhood in the image speaks for a mechanism.
@@ -25,10 +28,11 @@ def explainer(members: Sequence[Member]) -> Explainer:
             DeepInsight. Their activations are averaged.
 
     Returns:
-        Function from the panel's inputs and, if given, `target` [B] int32, to `activation` [B, F] float32 (in
-        units of the logit), `importance` [B, F], the same as shares that sum to 1 (or 0 where nothing speaks for
-        it), and `target` [B] int32; and, for pictures, the first fold's `features` [B, F] float32
-        in [0, 1], `pixels` [F, 2] int32 (row, column) and `image_size` int32. Without `target` each signature
+        Function from the panel's inputs and, if given, `target` [B] int32, to `activation` [B, R] float32 (in
+        units of the logit; 0 of what is not drawn) of genes, then cells, `importance` [B, R], the same as shares that
+        sum to 1 (or 0 where nothing speaks for it), and `target` [B] int32; and, for pictures, the first fold's
+        `features` [B, F] float32 in [0, 1], `columns` [F] int32, which of the R they are, `pixels` [F, 2] int32
+        (row, column) and `image_size` int32. Without `target` each signature
         is explained for the mechanism that is most probable by the networks. It is made of Keras operations
         only, so it can be traced into a SavedModel's signature.
 
@@ -36,12 +40,18 @@ def explainer(members: Sequence[Member]) -> Explainer:
     Discriminative Localization, for the form without gradient.
     """
     parts = [
-        (member.preprocessing, _last_maps(network), network.get_layer("logits"), _sampling(network))
+        (
+            member.preprocessing,
+            _last_maps(network),
+            network.get_layer("logits"),
+            _sampling(network, _drawn(member.preprocessing)),
+        )
         for member in members
         for network in member.networks
     ]
 
     image = members[0].networks[0].get_layer("image")
+    drawn, _ = _drawn(members[0].preprocessing)
 
     def explain(inputs: Mapping[str, Any]) -> Tensors:
         inputs = dict(inputs)
@@ -70,6 +80,7 @@ def explainer(members: Sequence[Member]) -> Explainer:
             "importance": activation / ops.where(total > 0, total, 1.0),
             "target": target,
             "features": ops.cast(scaled[0], "float32"),
+            "columns": ops.convert_to_tensor(drawn, dtype="int32"),
             "pixels": ops.convert_to_tensor(image.pixels, dtype="int32"),
             "image_size": ops.convert_to_tensor(image.image_size, dtype="int32"),
         }
@@ -109,8 +120,15 @@ def _last_maps(network: keras.Model) -> keras.Model:
     return keras.Model(network.input, network.get_layer("pool").input)
 
 
-def _sampling(network: keras.Model) -> np.ndarray:
-    """[h w, F] weights of the map's cells in each feature's pixel, bilinear between cell centres."""
+def _drawn(preprocessing: keras.Model) -> tuple[Sequence[int], int]:
+    """Which of the raw genes and cells are drawn, and how many there are."""
+    count = sum(symbol.shape[1] for symbol in preprocessing.input.values())
+    layers = {layer.name: layer for layer in preprocessing.layers}
+    return (layers[VARYING].columns if VARYING in layers else range(count)), count
+
+
+def _sampling(network: keras.Model, drawn: tuple[Sequence[int], int]) -> np.ndarray:
+    """[h w, R] weights of the map's cells in each raw feature's pixel, bilinear between cell centres."""
     image = network.get_layer("image")
     cells = network.get_layer("pool").input.shape[1:3]
     weights = []
@@ -124,4 +142,7 @@ def _sampling(network: keras.Model) -> np.ndarray:
         np.add.at(weight, (above, np.arange(len(place))), part)
         weights.append(weight)
     rows, columns = weights
-    return (rows[:, None] * columns[None]).reshape(-1, rows.shape[1]).astype(np.float32)
+    which, count = drawn
+    sampling = np.zeros((np.prod(cells), count), np.float32)
+    sampling[:, which] = (rows[:, None] * columns[None]).reshape(-1, rows.shape[1])
+    return sampling
