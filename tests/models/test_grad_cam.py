@@ -83,7 +83,7 @@ def test_features_that_are_not_used_are_neither_drawn_nor_explained(parts):
     gapped = build(preprocessing)
     for name in ("backbone", "logits"):
         gapped.get_layer(name).set_weights(network.get_layer(name).get_weights())
-    result = explainer([(preprocessing, [gapped])])(rows.inputs())
+    result = explainer([Member(preprocessing, [gapped])])(rows.inputs())
     np.testing.assert_array_equal(result["columns"], drawn)
     assert result["pixels"].shape == (*result["features"].shape[1:], 2) == (28, 2)
     activation = numpy(result["activation"])
