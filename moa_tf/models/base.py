@@ -94,6 +94,26 @@ class Hyperparameters:
 
 
 @dataclass(frozen=True)
+class Task:
+    """What a family with a solver of its own is fitted on: the fold's training rows, and no others.
+
+    Attributes:
+        features: name -> [M, ...], the network's inputs.
+        targets: [M, T] float32.
+        drug: [M] str, the drug of each row, or its own id where drugs are not known.
+        treated: [M] bool, the rows that figures are taken on.
+        inner: (fitted on, judged) indices into the M rows, to choose by: drugs are held out there too. Empty where there
+            are too few drugs to hold any out.
+    """
+
+    features: dict[str, np.ndarray]
+    targets: np.ndarray
+    drug: np.ndarray
+    treated: np.ndarray
+    inner: Sequence[tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True)
 class Family:
     """One kind of model, as training, export and explanation see it.
 
@@ -124,6 +144,8 @@ class Family:
             [B, k, T] of k members that are trained side by side; by default the network's output.
         finish: (network, architecture) -> the network that is kept, called once after training; by default the
             same.
+        solve: (network, task, architecture) -> JSON values that say what was chosen. Fits the weights without
+            epochs, where the family has a way of its own, such as a convex solver; None trains by the recipe.
         callbacks: architecture -> Keras callbacks that its training needs beside what every family's does.
         synchronise: take batch statistics over all replicas. TensorFlow walks the whole graph for each of these
             sums when it traces a step, which is nothing for ten layers and many minutes for an EfficientNet.
@@ -139,6 +161,7 @@ class Family:
     reconstruction: Callable[[keras.Model, Any, int], keras.Model] | None = None
     training_output: Callable[[keras.Model], keras.KerasTensor] = lambda network: network.output
     finish: Callable[[keras.Model, Any], keras.Model] = lambda network, architecture: network
+    solve: Callable[[keras.Model, Task, Any], dict[str, Any]] | None = None
     callbacks: Callable[[Any], list[keras.callbacks.Callback]] = lambda architecture: []
     synchronise: bool = True
     deterministic_on_gpu: bool = True

@@ -102,7 +102,11 @@ def cross_validate(
     for line in remarks(dataset, validation.split):
         reporter.message(line)
     nothing = np.zeros(len(dataset), bool)
-    every: dict[int | str, Fold] = {**folds, ALL: make_fold(ALL, dataset, nothing, learner.train_on_controls)}
+    unit = _units(dataset, validation.split)
+    every: dict[int | str, Fold] = {
+        **folds,
+        ALL: make_fold(ALL, dataset, nothing, learner.train_on_controls, unit),
+    }
     plan = {
         "folds": list(folds) if only_fold is None else [only_fold],
         "seeds": validation.seeds,
@@ -144,9 +148,15 @@ def make_folds(dataset: Dataset, validation: Validation, train_on_controls: bool
         control=dataset.signatures.control,
     )
     return {
-        number: make_fold(number, dataset, fold_of_row == number, train_on_controls)
+        number: make_fold(
+            number, dataset, fold_of_row == number, train_on_controls, _units(dataset, validation.split)
+        )
         for number in range(validation.folds)
     }
+
+
+def _units(dataset: Dataset, split: str) -> np.ndarray | None:
+    return dataset.signatures.sig_id if split == "row" else find_groups(dataset, split)
 
 
 class _State:

@@ -13,10 +13,10 @@ import numpy as np
 from moa_tf.data.fingerprint import fingerprint_signatures
 from moa_tf.data.schema import Dataset, Signatures, SignatureSpec
 from moa_tf.errors import InputError
-from moa_tf.models.base import Family, Hyperparameters, Member, families_with, get_family
+from moa_tf.models.base import Family, Hyperparameters, Member, Task, families_with, get_family
 from moa_tf.models.integrated_gradients import fit_baseline
 from moa_tf.preprocessing import MedianImputation
-from moa_tf.training.fold import Fold
+from moa_tf.training.fold import Fold, inner_folds
 from moa_tf.training.follow import Course, probabilities, repeat
 from moa_tf.training.inference import Inference
 from moa_tf.training.learner import Learner
@@ -127,19 +127,26 @@ class NetworkLearner(Learner):
         label: str,
         reporter: Reporter,
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        network, history = train_network(
-            self.family,
-            prepared,
-            self.hyperparameters,
-            seed,
-            self.placement,
-            self.precision,
-            self.course,
-            checkpoint=directory / "checkpoint.npz",
-            label=label,
-            reporter=reporter,
-            initialise=self._initialiser(prepared, seed) if self.pretrain else None,
-        )
+        if self.family.solve is None:
+            network, history = train_network(
+                self.family,
+                prepared,
+                self.hyperparameters,
+                seed,
+                self.placement,
+                self.precision,
+                self.course,
+                checkpoint=directory / "checkpoint.npz",
+                label=label,
+                reporter=reporter,
+                initialise=self._initialiser(prepared, seed) if self.pretrain else None,
+            )
+        else:
+            reporter.member(label, 1, 1)
+            architecture = self.hyperparameters.architecture
+            network = self.family.build(prepared.preprocessing, architecture, fold.prior, seed)
+            history = {"chosen": self.family.solve(network, _task(dataset, prepared, seed), architecture)}
+            reporter.batch()
         predicted = np.empty((0, dataset.targets.shape[1]), np.float32)
         if len(fold.held_out):
             predicted = probabilities(Inference(network), prepared.at(fold.held_out))
@@ -169,6 +176,27 @@ class NetworkLearner(Learner):
             pretrain(self.family, network, features, self.hyperparameters, seed).initialise(network)
 
         return initialise
+
+
+INNER_FOLDS = 5
+"""For what is chosen by a solver, on all of them in turn."""
+
+
+def _task(dataset: Dataset, data: NetworkData, seed: int) -> Task:
+    rows = data.fold.train
+    position = np.full(len(dataset), -1)
+    position[rows] = np.arange(len(rows))
+    drug = dataset.signatures.sig_id if dataset.drug_id is None else dataset.drug_id
+    return Task(
+        data.at(rows),
+        data.targets[rows],
+        drug[rows].astype(str),
+        ~dataset.signatures.control[rows],
+        [
+            (position[inner.train], position[inner.judged])
+            for inner in inner_folds(data.fold, dataset, INNER_FOLDS, seed)
+        ],
+    )
 
 
 def load_members(directory: Path) -> list[Member]:
