@@ -50,6 +50,12 @@ SAMPLE = 3000
 @click.option("--folds", type=click.IntRange(2), default=5, show_default=True)
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Networks in each fold.")
 @click.option("--only-fold", type=click.IntRange(0), help="Train this fold alone, counted from 0.")
+@click.option(
+    "--steer",
+    type=click.Choice(["inner", "scored"]),
+    help="What stops training early and chooses: rows held out of the training fold for that [default], or the scored "
+    "ones, the competition's custom, which flatters.",
+)
 @click.option("--epochs", type=click.IntRange(1))
 @click.option("--batch-size", type=click.IntRange(1), help="Global batch size, over all replicas.")
 @click.option(
@@ -95,6 +101,7 @@ def train(
     folds: int,
     seeds: int,
     only_fold: int | None,
+    steer: str | None,
     epochs: int | None,
     batch_size: int | None,
     assignments: tuple[str, ...],
@@ -151,9 +158,10 @@ def train(
         chosen = preset or family.choose_preset(len(dataset))
         if chosen not in family.presets:
             raise InputError(f"--preset {chosen}: expected one of {', '.join(family.presets)}")
-        given = [f"epochs={epochs}"] * (epochs is not None) + [f"batch_size={batch_size}"] * (
-            batch_size is not None
-        )
+        options = {"epochs": epochs, "batch_size": batch_size, "steer": steer}
+        given = [f"{key}={value}" for key, value in options.items() if value is not None]
+        if any(assignment.startswith("epochs=") for assignment in [*given, *assignments]):
+            given.append("steps=0")
         hyperparameters = override(family.presets[chosen], [*given, *assignments])
         reporter.message(
             f"{model}, preset {chosen}{'' if preset else f' (by itself for {len(dataset)} signatures)'}, "
@@ -272,6 +280,7 @@ def _title(metrics: dict[str, Any], preset: str) -> str:
     if "groups" in metrics:
         what = f"groups of {metrics['split']} held out"
     notes = ["simulated data"] * metrics["simulated"] + ["shuffled labels"] * metrics["shuffled_labels"]
+    notes += [metrics["caveat"]] * bool(metrics["caveat"])
     return ", ".join([f"preset {preset}", what, *notes])
 
 

@@ -134,7 +134,7 @@ def cross_validate(
                 training.fold(every[ALL], state)
         if not learner.writes:
             return {}
-        return _score(dataset, validation, run, folds, training.results)
+        return _score(dataset, validation, run, folds, training.results, learner.caveat)
 
 
 def make_folds(dataset: Dataset, validation: Validation, train_on_controls: bool) -> dict[int, Fold]:
@@ -254,6 +254,7 @@ def _score(
     run: Run,
     folds: dict[int, Fold],
     results: dict[int | str, list[tuple[np.ndarray, dict[str, Any]]]],
+    caveat: str,
 ) -> dict[str, Any]:
     """Writes the out-of-fold table and the metrics of the folds that there are results of."""
     control = dataset.signatures.control
@@ -287,19 +288,26 @@ def _score(
             **figures(scored),
             "intervals": {name: list(interval(values)) for name, values in samples.items()},
         },
-        "folds": [{"fold": name, **figures(fold_of_row == name)} for name in names],
+        "folds": [{"fold": name, **figures(fold_of_row == name), **_chosen(results[name])} for name in names],
         "folds_planned": validation.folds,
         "split": validation.split
         if dataset.drug_id is not None or validation.split == "row"
         else "signature",
         "simulated": dataset.simulated,
         "shuffled_labels": validation.shuffle_labels,
+        "caveat": caveat,
         "models": run.digest(),
     }
     if validation.split not in SPLITS:
         metrics["groups"] = count_groups(dataset, validation.split)
     write_text(run.directory / "metrics.json", metrics)
     return metrics
+
+
+def _chosen(results: list[tuple[np.ndarray, dict[str, Any]]]) -> dict[str, Any]:
+    """What the fold's members chose inside it."""
+    chosen = [history["chosen"] for _, history in results if history.get("chosen")]
+    return {"chosen": chosen} if chosen else {}
 
 
 def with_shuffled_labels(dataset: Dataset, seed: int) -> Dataset:

@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
+from moa_tf.config import Recipe
 from moa_tf.data.fingerprint import fingerprint_signatures
 from moa_tf.data.schema import Dataset, Signatures, SignatureSpec
 from moa_tf.errors import InputError
 from moa_tf.models.base import Family, Hyperparameters, Member, Task, families_with, get_family
 from moa_tf.models.integrated_gradients import fit_baseline
 from moa_tf.preprocessing import MedianImputation
-from moa_tf.training.fold import Fold, inner_folds
+from moa_tf.training.choice import Choice, choose, read_choice
+from moa_tf.training.fold import ALL, Fold, inner_folds
 from moa_tf.training.follow import Course, probabilities, repeat
 from moa_tf.training.inference import Inference
 from moa_tf.training.learner import Learner
 from moa_tf.training.network import NetworkData, train_network
 from moa_tf.training.pretraining import pretrain
 from moa_tf.training.reporter import Reporter
-from moa_tf.training.run import Run, save
+from moa_tf.training.run import Run, save, write_text
 from moa_tf.training.strategy import Placement
 
 PREPROCESSING = "preprocessing.keras"
 BASELINE = "baseline.npz"
+CHOICE = "choice.json"
 NETWORK = "network.keras"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a fold's networks share: their data, and what the recipe left open."""
+
+    data: NetworkData
+    choice: Choice
 
 
 class NetworkLearner(Learner):
@@ -42,10 +56,10 @@ class NetworkLearner(Learner):
         precision: Keras dtype policy of the networks.
         pretrain: pretrain each network on its fold's training rows, without labels.
         unlabelled: more signatures of the same panel, for pretraining alone.
-        course: to repeat, see `train_network`.
+        course: to repeat where the recipe steers by scored rows, see `train_network`.
     """
 
-    shared = (PREPROCESSING, BASELINE)
+    shared = (PREPROCESSING, BASELINE, CHOICE)
     files = (NETWORK,)
 
     def __init__(
@@ -65,6 +79,8 @@ class NetworkLearner(Learner):
         self.name = family.name
         self.writes = placement.chief
         self.train_on_controls = hyperparameters.recipe.train_on_controls
+        if hyperparameters.recipe.steer == "scored" and hyperparameters.recipe.steered:
+            self.caveat = "steered by the scored rows, which flatters"
 
     def settings(self) -> dict[str, Any]:
         settings = {"preset": self.preset, **self.hyperparameters.to_dict()}
@@ -102,7 +118,7 @@ class NetworkLearner(Learner):
 
     def prepare(
         self, dataset: Dataset, fold: Fold, seed: int, directory: Path, saved: bool, reporter: Reporter
-    ) -> tuple[NetworkData, str]:
+    ) -> tuple[Prepared, str]:
         path = directory / PREPROCESSING
         if saved:
             preprocessing = keras.saving.load_model(path, compile=False)
@@ -115,47 +131,94 @@ class NetworkLearner(Learner):
                 save(path, preprocessing.save)
                 save(directory / BASELINE, lambda name: np.savez(name, **fit_baseline(rows)))
         features = Inference(preprocessing)(dataset.signatures.inputs())
-        return NetworkData(preprocessing, features, dataset.targets, fold), _digest(preprocessing)
+        data = NetworkData(preprocessing, features, dataset.targets, fold)
+        if saved:
+            choice = read_choice(directory / CHOICE)
+        else:
+            choice = self._choose(dataset, data, seed, directory, reporter)
+            if self.writes:
+                write_text(directory / CHOICE, choice.to_dict())
+        return Prepared(data, choice), _digest(preprocessing, choice)
 
     def fit(
         self,
         dataset: Dataset,
-        prepared: NetworkData,
+        prepared: Prepared,
         fold: Fold,
         seed: int,
         directory: Path,
         label: str,
         reporter: Reporter,
     ) -> tuple[np.ndarray, dict[str, Any]]:
+        data = prepared.data
         if self.family.solve is None:
-            network, history = train_network(
-                self.family,
-                prepared,
-                self.hyperparameters,
-                seed,
-                self.placement,
-                self.precision,
-                self.course,
-                checkpoint=directory / "checkpoint.npz",
-                label=label,
-                reporter=reporter,
-                initialise=self._initialiser(prepared, seed) if self.pretrain else None,
+            recipe, course = prepared.choice.apply(self.hyperparameters.recipe), prepared.choice.course
+            if recipe.steer == "scored":
+                course = self.course
+            network, history = self._train(
+                data, recipe, course, seed, directory / "checkpoint.npz", label, reporter
             )
+            history["chosen"] = prepared.choice.to_dict()
         else:
             reporter.member(label, 1, 1)
             architecture = self.hyperparameters.architecture
-            network = self.family.build(prepared.preprocessing, architecture, fold.prior, seed)
-            history = {"chosen": self.family.solve(network, _task(dataset, prepared, seed), architecture)}
+            network = self.family.build(data.preprocessing, architecture, fold.prior, seed)
+            history = {"chosen": self.family.solve(network, _task(dataset, data, seed), architecture)}
             reporter.batch()
         predicted = np.empty((0, dataset.targets.shape[1]), np.float32)
         if len(fold.held_out):
-            predicted = probabilities(Inference(network), prepared.at(fold.held_out))
+            predicted = probabilities(Inference(network), data.at(fold.held_out))
         if self.writes:
             save(directory / NETWORK, network.save)
         return predicted, history
 
+    def _choose(
+        self, dataset: Dataset, data: NetworkData, seed: int, directory: Path, reporter: Reporter
+    ) -> Choice:
+        recipe, fold = self.hyperparameters.recipe, data.fold
+        nothing = Choice(recipe.weight_decay, Course())
+        if self.family.solve is not None or recipe.steer == "scored" or not recipe.steered:
+            return nothing
+        label = "all rows" if fold.name == ALL else f"fold {fold.name}"
+        inner = inner_folds(fold, dataset, recipe.inner_folds, seed)
+        if not inner or len(inner[0].train) < self.placement.replicas:
+            reporter.message(f"{label}: {nothing.describe()}")
+            return nothing
+        steering = dataclasses.replace(data, fold=inner[0])
+
+        def train(one: Recipe, what: str, checkpoint: Path) -> dict[str, Any]:
+            return self._train(steering, one, None, seed, checkpoint, what, reporter)[1]
+
+        return choose(recipe, train, directory, label, reporter, self.writes)
+
+    def _train(
+        self,
+        data: NetworkData,
+        recipe: Recipe,
+        course: Course | None,
+        seed: int,
+        checkpoint: Path,
+        label: str,
+        reporter: Reporter,
+    ) -> tuple[keras.Model, dict[str, Any]]:
+        return train_network(
+            self.family,
+            data,
+            dataclasses.replace(self.hyperparameters, recipe=recipe),
+            seed,
+            self.placement,
+            self.precision,
+            course,
+            checkpoint=checkpoint,
+            label=label,
+            reporter=reporter,
+            initialise=self._initialiser(data, seed) if self.pretrain else None,
+        )
+
     def refit(self, histories: Sequence[dict[str, Any]]) -> NetworkLearner:
-        course = repeat(self.hyperparameters.recipe, histories)
+        course = None
+        if self.hyperparameters.recipe.steer == "scored":
+            course = repeat(self.hyperparameters.recipe, histories)
         return NetworkLearner(
             self.family,
             self.hyperparameters,
@@ -240,9 +303,9 @@ def _dropped(preprocessing: keras.Model, spec: SignatureSpec, fold: Fold) -> Ite
             )
 
 
-def _digest(model: keras.Model) -> str:
-    """Of what a model computes: its configuration and its weights, bit by bit."""
-    digest = hashlib.sha256(model.to_json().encode())
+def _digest(model: keras.Model, choice: Choice) -> str:
+    """Of what was chosen, and of what a model computes: its configuration and its weights, bit by bit."""
+    digest = hashlib.sha256(model.to_json().encode() + json.dumps(choice.to_dict()).encode())
     for weight in model.weights:
         digest.update(np.ascontiguousarray(np.asarray(weight)))
     return digest.hexdigest()
