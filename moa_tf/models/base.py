@@ -102,8 +102,8 @@ class Task:
         targets: [M, T] float32.
         drug: [M] str, the drug of each row, or its own id where drugs are not known.
         treated: [M] bool, the rows that figures are taken on.
-        inner: (fitted on, judged) indices into the M rows, to choose by: drugs are held out there too. Empty where there
-            are too few drugs to hold any out.
+        inner: (fitted on, judged) indices into the M rows, to choose by: drugs are held out there too. Empty where
+            there are too few drugs to hold any out.
     """
 
     features: dict[str, np.ndarray]
