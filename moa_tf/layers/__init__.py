@@ -1,6 +1,11 @@
 """Layers that Keras lacks; each stands by itself."""
 
-from moa_tf.layers.batch_ensemble import BatchEnsembleDense, EnsembleDense, MeanProbability
+from moa_tf.layers.batch_ensemble import (
+    BatchEnsembleBlocks,
+    BatchEnsembleDense,
+    EnsembleDense,
+    MeanProbability,
+)
 from moa_tf.layers.batch_norm import FastBatchNormalization
 from moa_tf.layers.category_embedding import CategoryEmbedding, NearestIndex
 from moa_tf.layers.celu import CELU
@@ -16,6 +21,7 @@ from moa_tf.layers.weight_norm import WeightNormDense
 __all__ = [
     "CELU",
     "AttentiveTransformer",
+    "BatchEnsembleBlocks",
     "BatchEnsembleDense",
     "ByteDropout",
     "CategoryEmbedding",

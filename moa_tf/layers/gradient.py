@@ -35,15 +35,15 @@ def custom_gradient(function: Callable[..., Any]) -> Callable[..., Any]:
     return refuse
 
 
-def input_gradients(function: Callable[[list[Any]], Any], inputs: list[Any]) -> list[Any]:
-    """The gradients of Σ function(inputs) with respect to the inputs, none to any weight.
+def value_and_gradients(function: Callable[[list[Any]], Any], inputs: list[Any]) -> tuple[Any, list[Any]]:
+    """A function's value, and the gradients of the value's sum with respect to its inputs, none to any weight.
 
     Args:
         function: of a list of tensors, made of Keras operations; gives one tensor.
         inputs: floating-point tensors.
 
     Returns:
-        A tensor of each input's shape; zeros for one that the function does not read.
+        function(inputs), and a tensor of each input's shape, zeros for one that the function does not read.
 
     Raises:
         InputError: another backend than `BACKENDS`.
@@ -55,12 +55,18 @@ def input_gradients(function: Callable[[list[Any]], Any], inputs: list[Any]) -> 
         # Unasked, a tape follows every variable, and keeps for each what its gradient would need.
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(inputs)
-            total = ops.sum(function(inputs))
-        return [ops.convert_to_tensor(g) for g in tape.gradient(total, inputs, unconnected_gradients="zero")]
+            value = function(inputs)
+        gradients = tape.gradient(value, inputs, unconnected_gradients="zero")
+        return value, [ops.convert_to_tensor(gradient) for gradient in gradients]
     if backend == "jax":
         import jax
 
-        return jax.grad(lambda values: ops.sum(function(values)))(inputs)
+        def total(values: list[Any]) -> tuple[Any, Any]:
+            value = function(values)
+            return ops.sum(value), value
+
+        gradients, value = jax.grad(total, has_aux=True)(inputs)
+        return value, gradients
     raise InputError(
         f"Keras's backend {backend}: no gradients of inputs; expected KERAS_BACKEND=" + " or ".join(BACKENDS)
     )

@@ -10,6 +10,9 @@ from moa_tf.models.base import FAMILIES, Family, Hyperparameters, ModelConfig, g
 
 _MODULES = {
     "MLPConfig": "moa_tf.models.mlp",
+    "ResNetConfig": "moa_tf.models.resnet",
+    "CNN1DConfig": "moa_tf.models.cnn1d",
+    "RecurrentConfig": "moa_tf.models.recurrent",
     "TabNet": "moa_tf.models.tabnet",
     "TabNetConfig": "moa_tf.models.tabnet",
     "DeepInsightConfig": "moa_tf.models.deepinsight",

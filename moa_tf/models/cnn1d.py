@@ -82,7 +82,7 @@ PRESETS = MappingProxyType(
                 epochs=60,
                 batch_size=32,
                 optimizer="adam",
-                learning_rate=1e-3,
+                learning_rate=4e-3,
                 weight_decay=1e-4,
                 label_smoothing=0.0,
             ),

@@ -67,7 +67,7 @@ PRESETS = MappingProxyType(
                 step_size=16, embedding=64, units=64, layers=1, dropout=0.3, output_dropout=0.5, row_statistics=True
             ),
             Recipe(
-                epochs=60,
+                epochs=40,
                 batch_size=32,
                 optimizer="adam",
                 learning_rate=2e-3,

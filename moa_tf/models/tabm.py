@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from moa_tf.config import Recipe, require
-from moa_tf.layers import BatchEnsembleDense, ByteDropout, EnsembleDense, MeanProbability
+from moa_tf.layers import BatchEnsembleBlocks, EnsembleDense, MeanProbability
 from moa_tf.models.base import Family, Hyperparameters, output_bias
 from moa_tf.models.mlp import SMALL_TABLE
 from moa_tf.models.tabular import TabularConfig, fit_preprocessing
@@ -92,12 +92,7 @@ def build(preprocessing: keras.Model, config: TabMConfig, prior: np.ndarray, see
     """
     keras.utils.set_random_seed(seed)
     inputs = keras.Input(preprocessing.output["features"].shape[1:], name="features")
-    x = inputs
-    for block, units in enumerate(config.hidden, start=1):
-        x = BatchEnsembleDense(units, config.k, random_signs=block == 1, name=f"dense_{block}")(x)
-        x = keras.layers.ReLU(name=f"activation_{block}")(x)
-        if config.dropout:
-            x = ByteDropout(config.dropout, name=f"dropout_{block}")(x)
+    x = BatchEnsembleBlocks(config.hidden, config.k, config.dropout, name="blocks")(inputs)
     # Mixed precision ends at the logits: the loss wants all the digits.
     members = EnsembleDense(
         len(prior),

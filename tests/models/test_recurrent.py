@@ -7,7 +7,6 @@ import pytest
 from moa_tf.data.schema import Signatures, SignatureSpec
 from moa_tf.data.simulate import simulate
 from moa_tf.models.recurrent import GRU, LSTM, RecurrentConfig, steps_of
-from moa_tf.training.inference import Inference
 
 CONFIG = RecurrentConfig(step_size=2, embedding=3, units=4, layers=2)
 
@@ -24,9 +23,9 @@ def signatures():
     return Signatures(spec, np.array([f"s{i}" for i in range(50)], object), genes, cells)
 
 
-def order_of(columns):
-    """Without the direction, which is the same to a network that reads both ways."""
-    return columns if columns[0] < columns[-1] else columns[::-1]
+def evaluate(preprocessing, signatures):
+    inputs = {name: signatures.inputs()[name] for name in preprocessing.input}
+    return {name: np.asarray(tensor) for name, tensor in preprocessing(inputs).items()}
 
 
 def test_features_that_go_together_are_side_by_side(signatures):
@@ -37,7 +36,7 @@ def test_features_that_go_together_are_side_by_side(signatures):
     assert together[2] - together[0] == 2
     # That of opposite sign is the farthest, as no more than the sign parts it from them.
     assert 2 in (columns[0], columns[-1])
-    outputs = Inference(preprocessing)(signatures.inputs())
+    outputs = evaluate(preprocessing, signatures)
     assert list(outputs) == ["features"]
     ranks = np.argsort(
         np.argsort(np.concatenate([signatures.genes, signatures.cells], axis=1), axis=0), axis=0
@@ -49,7 +48,7 @@ def test_features_that_go_together_are_side_by_side(signatures):
 def test_context_is_apart_from_the_sequence():
     signatures = simulate(100, seed=0, genes=6, cells=4).signatures
     config = dataclasses.replace(CONFIG, gene_components=2, row_statistics=True)
-    outputs = Inference(LSTM.fit_preprocessing(signatures, config, 0))(signatures.inputs())
+    outputs = evaluate(LSTM.fit_preprocessing(signatures, config, 0), signatures)
     assert outputs["features"].shape == (100, 10)
     assert outputs["context"].shape == (100, 2 + 4 + 4 + 3 + 2)
 
@@ -73,7 +72,7 @@ def test_steps_are_even(features, step_size, expected):
 def test_steps_have_their_own_embeddings_and_are_read_from_both_ends(signatures, family):
     preprocessing = family.fit_preprocessing(signatures, CONFIG, 0)
     network = family.build(preprocessing, CONFIG, np.full(2, 0.1), 0)
-    features = Inference(preprocessing)(signatures.inputs())["features"]
+    features = evaluate(preprocessing, signatures)["features"]
     embedding = network.get_layer("embedding")
     kernel = np.random.default_rng(1).normal(size=(3, 2, 3)).astype(np.float32)
     bias = np.random.default_rng(2).normal(size=(3, 3)).astype(np.float32)

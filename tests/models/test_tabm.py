@@ -97,7 +97,7 @@ def test_only_the_kept_members_are_left_and_predict_as_before(data, tmp_path):
     rng = np.random.default_rng(0)
     network.set_weights([weight + 0.1 * rng.normal(size=weight.shape) for weight in network.get_weights()])
     kept = keep_members(network, config)
-    assert kept.get_layer("dense_1").r.shape == (2, network.get_layer("dense_1").r.shape[1])
+    assert [block.r.shape[0] for block in kept.get_layer("blocks").blocks] == [2, 2]
     assert kept.get_layer("members").kernel.shape[0] == 2
     kept.save(tmp_path / "network.keras")
     again = keras.saving.load_model(tmp_path / "network.keras", compile=False)
@@ -124,7 +124,7 @@ def test_every_member_begins_at_the_prior_and_the_seed_decides_the_rest(data):
 
 def test_half_precision_ends_at_the_members_logits(data):
     network, history = train(data, "epochs=1", precision="mixed_bfloat16")
-    assert network.get_layer("dense_1").compute_dtype == "bfloat16"
+    assert network.get_layer("blocks").blocks[0].compute_dtype == "bfloat16"
     assert network.output.dtype == FAMILY.training_output(network).dtype == "float32"
     assert np.isfinite(history["epochs"][0]["loss"])
 

@@ -38,8 +38,7 @@ def build_case(case):
 
 def counterparts(network):
     """(variable, PyTorch's name, whether PyTorch stores it transposed) for every variable."""
-    blocks = [layer for layer in network.layers if layer.name.startswith("dense")]
-    for place, layer in enumerate(blocks):
+    for place, layer in enumerate(network.get_layer("blocks").blocks):
         for ours, theirs in BLOCK.items():
             yield getattr(layer, ours), f"backbone.blocks.{place}.0.{theirs}", ours == "kernel"
     head = network.get_layer("members")

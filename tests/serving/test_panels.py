@@ -32,6 +32,8 @@ SETTINGS = {
     "tabnet": ["embed_treatment=true", "n_d=4", "n_a=4"],
     "deepinsight": ["image_size=32"],
 }
+# LSTM is as GRU, the 1D-CNN as the MLP, but for the layers in between.
+SLOW = ("deepinsight", "lstm", "cnn1d")
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +55,7 @@ def signatures():
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "deepinsight")) for name in FAMILIES]
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in FAMILIES]
 )
 def test_a_model_takes_gaps_micromolar_and_unknown_cell_lines(name, signatures, tmp_path):
     family = get_family(name)
