@@ -7,7 +7,7 @@ import math
 import typing
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from moa_tf.errors import InputError
 
@@ -37,6 +37,10 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+    def changed(self, changes: dict[str, Any]) -> Self:
+        """A copy with the fields `changes`, and what follows from them."""
+        return dataclasses.replace(self, **changes)
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,10 @@ class Recipe(Config):
         # The average takes the weights' place when training ends; stopping early would choose among others.
         require(not (self.ema and self.early_stopping), "ema", self.ema, "0 together with early_stopping")
 
+    def changed(self, changes: dict[str, Any]) -> Self:
+        # Whoever asks for epochs means them.
+        return super().changed({"steps": 0, **changes} if "epochs" in changes else changes)
+
     @property
     def steered(self) -> bool:
         """Whether the training asks rows that it is not fitted on."""
@@ -163,7 +171,7 @@ def override(group: Group, assignments: Iterable[str]) -> Group:
             changes[name][key] = _parse(text, kind)
         except ValueError:
             raise InputError(f"--set {assignment}: expected {_describe(kind)}") from None
-    return type(group)(**{name: dataclasses.replace(configs[name], **changes[name]) for name in configs})
+    return type(group)(**{name: configs[name].changed(changes[name]) for name in configs})
 
 
 def _parse(text: str, kind: Any) -> Any:

@@ -160,8 +160,6 @@ def train(
             raise InputError(f"--preset {chosen}: expected one of {', '.join(family.presets)}")
         options = {"epochs": epochs, "batch_size": batch_size, "steer": steer}
         given = [f"{key}={value}" for key, value in options.items() if value is not None]
-        if any(assignment.startswith("epochs=") for assignment in [*given, *assignments]):
-            given.append("steps=0")
         hyperparameters = override(family.presets[chosen], [*given, *assignments])
         reporter.message(
             f"{model}, preset {chosen}{'' if preset else f' (by itself for {len(dataset)} signatures)'}, "

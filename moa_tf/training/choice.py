@@ -85,9 +85,7 @@ def choose(
             {"weight_decay": decay, "log_loss": losses[best], "fraction": (best + 1) / history["planned"]}
         )
     chosen = min(range(len(trials)), key=lambda number: _or_last(trials[number]["log_loss"]))
-    choice = Choice(
-        decays[chosen], repeat(recipe, [histories[chosen]]), trials[chosen]["log_loss"], tuple(trials)
-    )
+    choice = Choice(decays[chosen], repeat(recipe, [histories[chosen]]), trials[chosen]["log_loss"], trials)
     reporter.message(f"{label}: {choice.describe()}")
     return choice
 

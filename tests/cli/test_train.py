@@ -15,7 +15,18 @@ import pytest
 from moa_tf.cli.main import main
 from moa_tf.data.simulate import write_simulation
 
-FAST = ["--set", "hidden=16", "--epochs", "2", "--batch-size", "64"]
+FAST = [
+    "--set",
+    "hidden=16",
+    "--epochs",
+    "2",
+    "--batch-size",
+    "64",
+    "--set",
+    "decays=",
+    "--set",
+    "early_stopping=0",
+]
 
 
 @pytest.fixture(scope="module")
