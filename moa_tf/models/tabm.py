@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -11,8 +12,7 @@ import numpy as np
 from moa_tf.config import Recipe, require
 from moa_tf.layers import BatchEnsembleBlocks, EnsembleDense, MeanProbability
 from moa_tf.models.base import Family, Hyperparameters, output_bias
-from moa_tf.models.mlp import SMALL_TABLE
-from moa_tf.models.tabular import TabularConfig, fit_preprocessing
+from moa_tf.models.tabular import SMALL_SCALING, SMALL_TABLE, TabularConfig, fit_preprocessing
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,10 @@ PRESETS = MappingProxyType(
     {
         # The authors' package's own sizes.
         "full": Hyperparameters(TabMConfig(), RECIPE),
-        "small": Hyperparameters(TabMConfig(hidden=(256, 256), dropout=0.3), RECIPE),
+        "small": Hyperparameters(
+            TabMConfig(hidden=(256, 256), dropout=0.3, **SMALL_SCALING),
+            dataclasses.replace(RECIPE, steps=600, batch_size=64, early_stopping=8),
+        ),
     }
 )
 
