@@ -155,6 +155,8 @@ class NetworkLearner(Learner):
         return predicted, history
 
     def refit(self, histories: Sequence[dict[str, Any]]) -> NetworkLearner:
+        if self.family.solve is not None:
+            return self
         course = repeat(self.hyperparameters.recipe, histories)
         return NetworkLearner(
             self.family,
