@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,7 @@ from moa_tf.atomic import check_directory
 from moa_tf.cli.options import LocalPath, json_option, missing_option
 from moa_tf.cli.output import print_lines, print_table, write_json
 from moa_tf.cli.startup import import_tensorflow
-from moa_tf.config import LARGEST_SEED, PRECISIONS, override
+from moa_tf.config import LARGEST_SEED, PRECISIONS, Recipe, override
 from moa_tf.data.schema import SPLITS
 from moa_tf.errors import InputError
 from moa_tf.models.base import FAMILIES, get_family
@@ -161,6 +163,9 @@ def train(
         options = {"epochs": epochs, "batch_size": batch_size, "steer": steer}
         given = [f"{key}={value}" for key, value in options.items() if value is not None]
         hyperparameters = override(family.presets[chosen], [*given, *assignments])
+        ignored = _ignored([*given, *assignments], precision) if family.solve is not None else []
+        if ignored:
+            reporter.message(f"{model} is solved, not trained in epochs: ignored {', '.join(ignored)}")
         reporter.message(
             f"{model}, preset {chosen}{'' if preset else f' (by itself for {len(dataset)} signatures)'}, "
             f"{folds} folds by {split} × {seeds} seeds, {placement.replicas} replicas"
@@ -206,6 +211,13 @@ def train(
             "seconds": seconds,
         }
         write_json(json_file, figures)
+
+
+def _ignored(assignments: Sequence[str], precision: str) -> list[str]:
+    """Which settings say nothing to a family with a solver: those of the recipe, but which rows there are."""
+    recipe = {each.name for each in dataclasses.fields(Recipe)} - {"train_on_controls"}
+    given = [each for each in assignments if each.partition("=")[0] in recipe]
+    return given + [f"precision={precision}"] * (precision != "float32")
 
 
 def _export(run: Run, metrics: dict[str, Any], root: Path | None, default: Path) -> tuple[Path | None, str]:

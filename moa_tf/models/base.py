@@ -170,6 +170,7 @@ class Family:
 FAMILIES: Mapping[str, str] = MappingProxyType(
     {
         "mlp": "moa_tf.models.mlp",
+        "linear": "moa_tf.models.linear",
         "tabm": "moa_tf.models.tabm",
         "resnet": "moa_tf.models.resnet",
         "cnn1d": "moa_tf.models.cnn1d",

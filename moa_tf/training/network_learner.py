@@ -217,7 +217,7 @@ class NetworkLearner(Learner):
 
     def refit(self, histories: Sequence[dict[str, Any]]) -> NetworkLearner:
         course = None
-        if self.hyperparameters.recipe.steer == "scored":
+        if self.family.solve is None and self.hyperparameters.recipe.steer == "scored":
             course = repeat(self.hyperparameters.recipe, histories)
         return NetworkLearner(
             self.family,

@@ -24,6 +24,7 @@ SPEC = SignatureSpec(
 )
 SETTINGS = {
     "mlp": ["hidden=4"],
+    "linear": [],
     "tabm": ["hidden=4", "k=3"],
     "resnet": ["selected=3", "wide=4", "narrow=4"],
     "cnn1d": ["hidden=8", "channels=2", "filters=2"],
