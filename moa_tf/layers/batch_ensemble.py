@@ -96,8 +96,8 @@ class BatchEnsembleBlocks(keras.layers.Layer):
     h₀ = x;  h_l = dropout(relu(z_l · s_l + b_l)),  z_l = (h_{l−1} · r_l) W_l,  l = 1 … L
 
     What a block multiplies is h_l · r_{l+1}, and this is v = z_l · (s_l r_{l+1}) + b_l r_{l+1} where dropout keeps it
-    and v has the sign of r_{l+1}, else 0: products of small arrays take the place of two of [B, k, units], and of two more
-    with two sums in the gradient.
+    and v has the sign of r_{l+1}, else 0: products of small arrays take the place of two of [B, k, units], and of two
+    more with two sums in the gradient.
 
     Args:
         units: of each block.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from moa_tf.atomic import to_plain
 from moa_tf.config import Recipe
 from moa_tf.training.follow import Course, repeat
 from moa_tf.training.reporter import Reporter
@@ -39,7 +40,8 @@ class Choice:
         return dataclasses.replace(recipe, weight_decay=self.weight_decay, decays=())
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        """As JSON values."""
+        return to_plain(dataclasses.asdict(self))
 
     def describe(self) -> str:
         """In a few words, for whoever watches."""
