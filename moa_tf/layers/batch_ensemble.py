@@ -102,7 +102,7 @@ class BatchEnsembleBlocks(keras.layers.Layer):
     Args:
         units: of each block.
         k: number of members.
-        dropout: rate.
+        dropout: rate, in [0, 1).
 
     Call arguments:
         inputs: x [B, inputs], the same for all members.
@@ -112,7 +112,7 @@ class BatchEnsembleBlocks(keras.layers.Layer):
         h_L [B, k, units of the last block] in the layer's compute dtype.
 
     Raises:
-        InputError: no units; a size or k below 1.
+        InputError: no units, a size or k below 1, a rate out of range.
 
     Source: Gorishniy et al. 2025, TabM, section 3.3.
 
@@ -126,6 +126,8 @@ class BatchEnsembleBlocks(keras.layers.Layer):
         super().__init__(**kwargs)
         if not len(units):
             raise InputError("units: expected at least one block")
+        if not 0 <= dropout < 1:
+            raise InputError(f"dropout={dropout}: expected in [0, 1)")
         self.k, self.dropout = whole_number("k", k), float(dropout)
         self.blocks = [
             BatchEnsembleDense(
@@ -133,7 +135,7 @@ class BatchEnsembleBlocks(keras.layers.Layer):
             )
             for block, size in enumerate(units)
         ]
-        self.dropouts = [ByteDropout(dropout) for _ in self.blocks] if dropout else []
+        self.dropouts = [ByteDropout(self.dropout) for _ in self.blocks] if dropout else []
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         _check_members(self, input_shape, ranks=(2,))
@@ -145,21 +147,16 @@ class BatchEnsembleBlocks(keras.layers.Layer):
         z = self.blocks[0].same(inputs)
         for place, block in enumerate(self.blocks):
             following = self.blocks[place + 1] if place + 1 < len(self.blocks) else None
-            s, b, r = (
-                ops.cast(weight, z.dtype)
-                for weight in (block.s, block.bias, 1.0 if following is None else following.r)
-            )
-            scale = r
-            kept = True
+            r = ops.ones((), z.dtype) if following is None else ops.cast(following.r, z.dtype)
+            kept, scale = True, r
             if training and self.dropouts:
                 kept = self.dropouts[place].kept(ops.shape(z))
-                scale = r * ops.cast(self.dropouts[place].scale, z.dtype)
-            v = z * (s * scale) + b * scale
-            kept = ops.logical_and(ops.equal(v > 0, r > 0), kept)
-            z = ops.where(kept, v, ops.zeros((), v.dtype))
+                scale = r * self.dropouts[place].scale
+            v = z * (ops.cast(block.s, z.dtype) * scale) + ops.cast(block.bias, z.dtype) * scale
+            z = ops.where(ops.logical_and(ops.equal(v > 0, r > 0), kept), v, ops.zeros((), v.dtype))
             if following is not None:
                 z = ops.matmul(z, following.kernel)
-        return z
+        return z  # h_L, as r is 1 after the last block
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (input_shape[0], self.k, self.blocks[-1].units)

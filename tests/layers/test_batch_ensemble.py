@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from moa_tf.layers import BatchEnsembleDense, EnsembleDense, MeanProbability
+from moa_tf.layers import BatchEnsembleBlocks, BatchEnsembleDense, EnsembleDense, MeanProbability
 
 
 @pytest.fixture
@@ -62,6 +62,37 @@ def test_members_start_apart_by_the_signs_of_the_first_layer_alone():
         assert np.std(layer.kernel) == pytest.approx(1 / 20 / np.sqrt(3), rel=0.02)
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_blocks_equal_their_layers_one_by_one(training):
+    keras.utils.set_random_seed(0)
+    blocks = BatchEnsembleBlocks((6, 7, 4), k=3, dropout=0.4)
+    x = np.random.default_rng(1).normal(size=(8, 5)).astype("float32")
+    blocks(x)
+    rng = np.random.default_rng(0)
+    for weight in blocks.weights:
+        weight.assign(rng.normal(size=weight.shape))  # Scalings of both signs.
+    states = [np.array(dropout.seed_generator.state) for dropout in blocks.dropouts]
+    upstream = rng.normal(size=(8, 3, 4)).astype("float32")
+
+    def one_by_one(h):
+        for dense, dropout in zip(blocks.blocks, blocks.dropouts, strict=True):
+            h = dropout(keras.ops.relu(dense(h)), training=training)
+        return h
+
+    results = []
+    for function in (lambda h: blocks(h, training=training), one_by_one):
+        for dropout, state in zip(blocks.dropouts, states, strict=True):
+            dropout.seed_generator.state.assign(state)
+        with tf.GradientTape() as tape:
+            outputs = function(x)
+            loss = tf.reduce_sum(outputs * upstream)
+        results.append([outputs, *tape.gradient(loss, [weight.value for weight in blocks.weights])])
+    assert len(results[0]) == 1 + 3 * 4
+    for ours, plain in zip(*results, strict=True):
+        assert np.abs(plain).max() > 0
+        np.testing.assert_allclose(ours, plain, rtol=1e-4, atol=1e-4)
+
+
 def test_heads_share_nothing():
     layer = EnsembleDense(4, k=3, bias_initializer=keras.initializers.Constant(range(4)))
     x = np.random.default_rng(0).normal(size=(6, 3, 5)).astype("float32")
@@ -86,10 +117,10 @@ def test_mean_probability_that_float32_rounds_to_0_or_1():
     np.testing.assert_allclose(MeanProbability()(z), [[-200, 200, 40 + np.log(2)]], rtol=1e-6)
 
 
-def test_keras_file_round_trip(layer, tmp_path):
+def test_keras_file_round_trip(tmp_path):
     inputs = keras.Input((5,))
     heads = EnsembleDense(2, k=3)
-    model = keras.Model(inputs, MeanProbability(2)(heads(layer(inputs))))
+    model = keras.Model(inputs, MeanProbability(2)(heads(BatchEnsembleBlocks((6, 4), 3, 0.1)(inputs))))
     model.save(tmp_path / "model.keras")
     x = np.random.default_rng(1).normal(size=(6, 5)).astype("float32")
     np.testing.assert_array_equal(keras.saving.load_model(tmp_path / "model.keras")(x), model(x))
@@ -97,20 +128,24 @@ def test_keras_file_round_trip(layer, tmp_path):
 
 JAX = """
 import keras, jax, numpy as np
-from moa_tf.layers import BatchEnsembleDense, EnsembleDense, MeanProbability
+from moa_tf.layers import BatchEnsembleBlocks, EnsembleDense, MeanProbability
 assert keras.backend.backend() == "jax"
 inputs = keras.Input((5,))
-x = BatchEnsembleDense(4, k=3)(BatchEnsembleDense(4, k=3, random_signs=True)(inputs))
-model = keras.Model(inputs, MeanProbability()(EnsembleDense(2, k=3)(x)))
+blocks = BatchEnsembleBlocks((6, 4), 3, dropout=0.1)
+model = keras.Model(inputs, MeanProbability()(EnsembleDense(2, k=3)(blocks(inputs))))
 x = np.random.default_rng(0).normal(size=(6, 5)).astype("float32")
-loss = lambda weights: jax.numpy.sum(model.stateless_call(weights, [], x)[0] ** 2)
-value, gradients = jax.jit(jax.value_and_grad(loss))([w.value for w in model.trainable_variables])
-h = x[:, None] * np.asarray(model.layers[1].r) @ np.asarray(model.layers[1].kernel) + np.asarray(model.layers[1].bias)
-h = h @ np.asarray(model.layers[2].kernel) + np.asarray(model.layers[2].bias)
-z = np.einsum("bki,kio->bko", h, np.asarray(model.layers[3].kernel))
+def loss(weights, state, training):
+    return jax.numpy.sum(model.stateless_call(weights, state, x, training=training)[0] ** 2)
+weights, state = [[v.value for v in vs] for vs in (model.trainable_variables, model.non_trainable_variables)]
+value, gradients = jax.jit(jax.value_and_grad(loss), static_argnums=2)(weights, state, True)
+assert all(np.abs(gradient).max() > 0 for gradient in gradients)
+value = loss(weights, state, False)
+h = x
+for block in blocks.blocks:
+    h = np.maximum(np.asarray(block(h)), 0)
+z = np.einsum("bki,kio->bko", h, np.asarray(model.layers[2].kernel))
 p = (1 / (1 + np.exp(-z))).mean(1)
 np.testing.assert_allclose(value, (np.log(p / (1 - p)) ** 2).sum(), rtol=1e-4)
-assert all(np.abs(gradient).max() > 0 for gradient in gradients)
 """
 
 
