@@ -39,6 +39,7 @@ class Source:
         explain: computes a few signatures at a time, as an image model's memory demands.
         pixels: [F, 2] row and column of each feature in a DeepInsight's image, else None.
         image_size: pixels on a side of that image.
+        grid: rows and columns of the maps that importance is read from; () where the model does not say.
     """
 
     spec: SignatureSpec
@@ -47,6 +48,7 @@ class Source:
     explain: Callable[[Signatures], Explanation]
     pixels: np.ndarray | None = None
     image_size: int = 0
+    grid: tuple[int, ...] = ()
 
 
 def open_source(path: Path) -> Source:
@@ -126,7 +128,8 @@ def _source(
     outputs = outputs_of(_placeholder(spec))
     pixels = outputs["pixels"].numpy() if "pixels" in outputs else None
     size = int(outputs["image_size"]) if "pixels" in outputs else 0
-    return Source(spec, importance_columns(spec), targets, explain, pixels, size)
+    grid = tuple(outputs["grid"].numpy().tolist()) if "grid" in outputs else ()
+    return Source(spec, importance_columns(spec), targets, explain, pixels, size, grid)
 
 
 def _placeholder(spec: SignatureSpec) -> Signatures:
