@@ -52,7 +52,8 @@ def explain(
 ) -> None:
     """Says which features a model looks at, for each signature, for each mechanism, and in all.
 
-    For a TabNet these are its masks, for DeepInsight its class activation maps.
+    For a TabNet these are its masks, for DeepInsight its class activation maps, for all others what each feature did
+    to the logit of the signature's top mechanism (integrated gradients).
 
     RUN_OR_SAVED_MODEL is a run's directory or an exported model; FEATURES a table. OUT is a new directory:
     signatures.parquet (each signature's top features), mechanisms.csv, importance.csv, mechanisms.png, and for
@@ -159,5 +160,5 @@ def _draw_maps(
     if frequent:
         maps = {source.targets[i]: sums.by_target[i, source.drawn] for i in frequent}
         labels = np.asarray(label_columns(source.columns, names), object)[source.drawn]
-        figure = plot_activations(source.pixels, source.image_size, maps, labels, top, unit="share")
+        figure = plot_activations(source.pixels, source.image_size, maps, labels, top, "share", source.grid)
         save_figure(figure, directory / "activation_maps.png")

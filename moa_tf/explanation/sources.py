@@ -40,6 +40,7 @@ class Source:
         pixels: [F, 2] row and column of each feature in a DeepInsight's image, else None.
         image_size: pixels on a side of that image.
         drawn: [F] which of the R columns these features are, else None.
+        grid: rows and columns of the maps that importance is read from; () where the model does not say.
     """
 
     spec: SignatureSpec
@@ -49,6 +50,7 @@ class Source:
     pixels: np.ndarray | None = None
     image_size: int = 0
     drawn: np.ndarray | None = None
+    grid: tuple[int, ...] = ()
 
 
 def open_source(path: Path) -> Source:
@@ -131,7 +133,8 @@ def _source(
     drawn = None
     if pixels is not None:  # Exports of version 0.1.0 draw all.
         drawn = outputs["columns"].numpy() if "columns" in outputs else np.arange(len(pixels))
-    return Source(spec, importance_columns(spec), targets, explain, pixels, size, drawn)
+    grid = tuple(outputs["grid"].numpy().tolist()) if "grid" in outputs else ()
+    return Source(spec, importance_columns(spec), targets, explain, pixels, size, drawn, grid)
 
 
 def _placeholder(spec: SignatureSpec) -> Signatures:
