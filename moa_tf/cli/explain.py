@@ -114,7 +114,7 @@ def explain(
             explained = source.explain(part)
             if images is not None:
                 images.add(part, explained.probabilities, explained.features)
-            if near is not None:
+            if near is not None and explained.neighbours is not None:
                 near.add(part, explained.probabilities, explained.neighbours, explained.similarity)
             return explained.importance, explained.probabilities
 

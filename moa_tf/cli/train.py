@@ -237,7 +237,9 @@ def _export(
     try:
         return export_run(run.directory, default, reference), ""
     except InputError as error:
-        again = shlex.join(["moa-tf", "export", str(run.directory), str(default), *["--no-reference"] * (not reference)])
+        again = shlex.join(
+            ["moa-tf", "export", str(run.directory), str(default), *["--no-reference"] * (not reference)]
+        )
         raise InputError(f"{error}\nThe run is finished. Export it with: {again}") from error
 
 
