@@ -82,6 +82,15 @@ missing_option = click.option(
 )
 """`--missing`, given as a bool: whether they may be."""
 
+reference_option = click.option(
+    "--no-reference",
+    "reference",
+    flag_value=False,
+    default=True,
+    help="Leave the names of the drugs that a connectivity holds out of the export.",
+)
+"""`--no-reference`, given as a bool: whether they are named."""
+
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 """`gs://bucket`, and `gs:/bucket`, as which `Path` writes it. No drive of Windows."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moa_tf.atomic import check_directory
-from moa_tf.cli.options import LocalPath, json_option, missing_option
+from moa_tf.cli.options import LocalPath, json_option, missing_option, reference_option
 from moa_tf.cli.output import print_lines, print_table, write_json
 from moa_tf.cli.startup import import_tensorflow
 from moa_tf.config import LARGEST_SEED, PRECISIONS, Recipe, override
@@ -78,6 +78,7 @@ SAMPLE = 3000
     type=LocalPath(exported=True),
     help="Export to here. [default: saved_models/MODEL, of whole runs]",
 )
+@reference_option
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
 @click.option(
     "--refit", is_flag=True, help="Export networks trained on all rows, not the mean of the folds'."
@@ -112,6 +113,7 @@ def train(
     seed: int,
     out: Path | None,
     root: Path | None,
+    reference: bool,
     resume: bool,
     refit: bool,
     pretrain: bool,
@@ -196,7 +198,7 @@ def train(
         return
     _print_metrics(metrics, chosen)
     print_lines(f"run          {run.directory}")
-    version, note = _export(run, metrics, root, saved_models)
+    version, note = _export(run, metrics, root, saved_models, reference)
     print_lines(f"SavedModel   {version if version else 'none'}{f' ({note})' if note else ''}")
     seconds = time.monotonic() - started
     print_lines(f"time         {seconds:.0f} s")
@@ -220,7 +222,9 @@ def _ignored(assignments: Sequence[str], precision: str) -> list[str]:
     return given + [f"precision={precision}"] * (precision != "float32")
 
 
-def _export(run: Run, metrics: dict[str, Any], root: Path | None, default: Path) -> tuple[Path | None, str]:
+def _export(
+    run: Run, metrics: dict[str, Any], root: Path | None, default: Path, reference: bool
+) -> tuple[Path | None, str]:
     """Exports the run, unless that would put something into service that was not asked for.
 
     Returns:
@@ -233,13 +237,15 @@ def _export(run: Run, metrics: dict[str, Any], root: Path | None, default: Path)
     trained, planned = len(metrics["folds"]), metrics["folds_planned"]
     if root is None and trained < planned:
         return None, f"{trained} of {planned} folds; give --export to export them all the same"
-    version = exported_version(run.directory, default)
+    version = exported_version(run.directory, default, reference)
     if version is not None:
         return version, "exported before, of the same models"
     try:
-        return export_run(run.directory, default), ""
+        return export_run(run.directory, default, reference), ""
     except InputError as error:
-        again = shlex.join(["moa-tf", "export", str(run.directory), str(default)])
+        again = shlex.join(
+            ["moa-tf", "export", str(run.directory), str(default), *["--no-reference"] * (not reference)]
+        )
         raise InputError(f"{error}\nThe run is finished. Export it with: {again}") from error
 
 

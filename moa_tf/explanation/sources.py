@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from moa_tf.data.schema import Signatures, SignatureSpec
 from moa_tf.errors import InputError
 from moa_tf.models.base import get_family, importance_columns
+from moa_tf.serving.versions import REFERENCES
 
 
 class Explanation(NamedTuple):
@@ -21,11 +23,15 @@ class Explanation(NamedTuple):
         importance: [B, R], see `Source.columns`.
         probabilities: [B, T] of the mechanisms.
         features: [B, F] scaled features that a DeepInsight's images are drawn from, else None.
+        neighbours: [B, K] places in `Source.references` of the drugs that the prediction comes from, else None.
+        similarity: [B, K] to these, else None.
     """
 
     importance: np.ndarray
     probabilities: np.ndarray
     features: np.ndarray | None
+    neighbours: np.ndarray | None = None
+    similarity: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,7 @@ class Source:
         image_size: pixels on a side of that image.
         drawn: [F] which of the R columns these features are, else None.
         grid: rows and columns of the maps that importance is read from; () where the model does not say.
+        references: `drug` and `mechanisms` of the drugs whose signatures the model holds, else None.
     """
 
     spec: SignatureSpec
@@ -51,6 +58,7 @@ class Source:
     image_size: int = 0
     drawn: np.ndarray | None = None
     grid: tuple[int, ...] = ()
+    references: pd.DataFrame | None = None
 
 
 def open_source(path: Path) -> Source:
@@ -72,13 +80,15 @@ def _read_outputs(outputs: Mapping[str, Any], targets: int) -> Explanation:
     else:
         probabilities = np.eye(targets, dtype=np.float32)[outputs["target"].numpy()]
     features = outputs["features"].numpy() if "features" in outputs else None
-    return Explanation(importance / np.where(sums > 0, sums, 1.0), probabilities, features)
+    near = [outputs[name].numpy() if name in outputs else None for name in ("neighbours", "similarity")]
+    return Explanation(importance / np.where(sums > 0, sums, 1.0), probabilities, features, *near)
 
 
 def _open_run(path: Path) -> Source:
     import tensorflow as tf
 
     from moa_tf.serving.export import suggest_batch_size
+    from moa_tf.serving.run_export import reference_table
     from moa_tf.training.network_learner import load_members
     from moa_tf.training.run import Run
 
@@ -91,7 +101,10 @@ def _open_run(path: Path) -> Source:
     def explain(signatures: Signatures) -> dict[str, Any]:
         return function({name: tf.constant(value) for name, value in signatures.inputs().items()})
 
-    return _source(spec, tuple(description["targets"]), explain, suggest_batch_size(members))
+    references = None
+    if family.references is not None:
+        references = reference_table(family.references(members), description["targets"])
+    return _source(spec, tuple(description["targets"]), explain, suggest_batch_size(members), references)
 
 
 def _open_saved_model(path: Path) -> Source:
@@ -108,7 +121,10 @@ def _open_saved_model(path: Path) -> Source:
     def explain(signatures: Signatures) -> dict[str, Any]:
         return signature(**raw_inputs(signatures))
 
-    return _source(served.spec, served.target_names, explain, served.metadata.get("batch_size", 32))
+    table = served.path / "assets" / REFERENCES
+    references = pd.read_csv(table, dtype=str, keep_default_na=False) if table.exists() else None
+    batch_size = served.metadata.get("batch_size", 32)
+    return _source(served.spec, served.target_names, explain, batch_size, references)
 
 
 def _source(
@@ -116,6 +132,7 @@ def _source(
     targets: tuple[str, ...],
     outputs_of: Callable[[Signatures], dict[str, Any]],
     batch_size: int,
+    references: pd.DataFrame | None,
 ) -> Source:
     def explain(signatures: Signatures) -> Explanation:
         starts = range(0, max(len(signatures), 1), batch_size)
@@ -134,7 +151,8 @@ def _source(
     if pixels is not None:  # Exports of version 0.1.0 draw all.
         drawn = outputs["columns"].numpy() if "columns" in outputs else np.arange(len(pixels))
     grid = tuple(outputs["grid"].numpy().tolist()) if "grid" in outputs else ()
-    return Source(spec, importance_columns(spec), targets, explain, pixels, size, drawn, grid)
+    columns = importance_columns(spec)
+    return Source(spec, columns, targets, explain, pixels, size, drawn, grid, references)
 
 
 def _placeholder(spec: SignatureSpec) -> Signatures:

@@ -9,6 +9,7 @@ from moa_tf.layers.batch_ensemble import (
 from moa_tf.layers.batch_norm import FastBatchNormalization
 from moa_tf.layers.category_embedding import CategoryEmbedding, NearestIndex
 from moa_tf.layers.celu import CELU
+from moa_tf.layers.connectivity import Connectivity
 from moa_tf.layers.dropout import ByteDropout
 from moa_tf.layers.entmax import Entmax15, Sparsemax, entmax15, sparsemax
 from moa_tf.layers.ghost_batch_norm import GhostBatchNormalization
@@ -25,6 +26,7 @@ __all__ = [
     "BatchEnsembleDense",
     "ByteDropout",
     "CategoryEmbedding",
+    "Connectivity",
     "EnsembleDense",
     "Entmax15",
     "FastBatchNormalization",

@@ -113,6 +113,13 @@ class Task:
     inner: Sequence[tuple[np.ndarray, np.ndarray]]
 
 
+class References(NamedTuple):
+    """Drugs whose signatures a model holds: their ids, R of them, and their mechanisms [R, T] bool."""
+
+    ids: tuple[str, ...]
+    labels: np.ndarray
+
+
 @dataclass(frozen=True)
 class Family:
     """One kind of model, as training, export and explanation see it.
@@ -146,6 +153,9 @@ class Family:
             same.
         solve: (network, task, architecture) -> JSON values that say what was chosen. Fits the weights without
             epochs, where the family has a way of its own, such as a convex solver; None trains by the recipe.
+        references: members -> the drugs whose signatures the networks hold; the explainer then also gives `neighbours`
+            [B, K] int32, places among these, of most weight first, and their `similarity` [B, K]. None where they hold
+            none.
         callbacks: architecture -> Keras callbacks that its training needs beside what every family's does.
         synchronise: take batch statistics over all replicas. TensorFlow walks the whole graph for each of these
             sums when it traces a step, which is nothing for ten layers and many minutes for an EfficientNet.
@@ -162,6 +172,7 @@ class Family:
     training_output: Callable[[keras.Model], keras.KerasTensor] = lambda network: network.output
     finish: Callable[[keras.Model, Any], keras.Model] = lambda network, architecture: network
     solve: Callable[[keras.Model, Task, Any], dict[str, Any]] | None = None
+    references: Callable[[Sequence[Member]], References] | None = None
     callbacks: Callable[[Any], list[keras.callbacks.Callback]] = lambda architecture: []
     synchronise: bool = True
     deterministic_on_gpu: bool = True
@@ -171,6 +182,7 @@ FAMILIES: Mapping[str, str] = MappingProxyType(
     {
         "mlp": "moa_tf.models.mlp",
         "linear": "moa_tf.models.linear",
+        "connectivity": "moa_tf.models.connectivity",
         "tabm": "moa_tf.models.tabm",
         "resnet": "moa_tf.models.resnet",
         "cnn1d": "moa_tf.models.cnn1d",

@@ -14,6 +14,7 @@ from scipy.optimize import minimize
 from moa_tf.config import require
 from moa_tf.data.prior import prior
 from moa_tf.evaluation.metrics import mean_log_loss
+from moa_tf.models.axes import principal_axes
 from moa_tf.models.base import Family, Hyperparameters, Task, output_bias
 from moa_tf.models.mlp import SMALL_TABLE
 from moa_tf.models.tabular import TabularConfig, fit_preprocessing
@@ -114,9 +115,7 @@ class LogisticRegressions:
     def __init__(self, x: np.ndarray, targets: np.ndarray, prior: np.ndarray, dtype: str = "float64") -> None:
         self.mean = x.mean(axis=0, dtype=np.float64)
         x = x - self.mean
-        squares, axes = np.linalg.eigh(x.T @ x)
-        kept = np.argsort(-squares)[: min(x.shape)]
-        self.squares, self.axes = np.maximum(squares[kept], 0), axes[:, kept]
+        self.squares, self.axes = principal_axes(x)
         self.z = (x @ self.axes).astype(dtype)
         positives = targets.sum(axis=0, dtype=np.float64)
         self.fitted = np.flatnonzero((positives > 0) & (positives < len(targets)))
@@ -124,7 +123,7 @@ class LogisticRegressions:
         frequency = positives[self.fitted] / len(targets)
         self.variance = frequency * (1 - frequency)
         self.prior_bias = output_bias(prior).astype(np.float64)
-        self.kernel = np.zeros((len(kept), len(self.fitted)))
+        self.kernel = np.zeros((len(self.squares), len(self.fitted)))
         self.bias = np.log(frequency / (1 - frequency))
 
     def solve(self, strength: float, tolerance: float = EXACT) -> Coefficients:

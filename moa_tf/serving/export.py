@@ -22,6 +22,7 @@ import datetime
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from moa_tf.atomic import sync_tree, temporary_directory, to_plain
@@ -47,6 +48,7 @@ def export(
     target_names: Sequence[str],
     metadata: Mapping[str, Any],
     explainer: Callable[[Tensors], Tensors] | None = None,
+    assets: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:
     """Writes `root/<version>/`, with the number after the highest there, as a whole or not at all.
 
@@ -66,6 +68,7 @@ def export(
             `ensemble` (how the members were made), the run's configuration. Becomes JSON; NaN becomes null.
         explainer: gets the tensors of `spec.inputs` (cp_type and cp_dose as codes) and gives named tensors
             for the `explain` signature; a Keras model, or a function that calls some.
+        assets: further files beside the metadata: name -> text.
 
     Returns:
         The new version's directory.
@@ -94,9 +97,11 @@ def export(
             raise ValueError(f"export: a network gives {width} logits for {len(target_names)} target names")
     description = _describe(members, spec, target_names, metadata, explainer is not None)
     with temporary_directory(root) as temporary:
-        asset = temporary / METADATA
-        asset.write_text(description, encoding="utf-8")
-        _save(members, temporary / "model", spec, explainer, asset)
+        files = []
+        for name, text in {METADATA: description, **assets}.items():
+            files.append(temporary / name)
+            files[-1].write_text(text, encoding="utf-8")
+        _save(members, temporary / "model", spec, explainer, files)
         sync_tree(temporary / "model")
         return publish(temporary / "model", root)
 
@@ -143,7 +148,7 @@ def _save(
     directory: Path,
     spec: SignatureSpec,
     explainer: Callable[[Tensors], Tensors] | None,
-    asset: Path,
+    assets: Sequence[Path],
 ) -> None:
     import tensorflow as tf
 
@@ -180,7 +185,7 @@ def _save(
     # Only what the signatures read: no Keras objects, whose classes the reader may lack, nor dropout's seeds.
     captured = {id(v): v for function in functions.values() for v in function.graph.variables}
     model.weights = list(captured.values())
-    model.metadata = tf.saved_model.Asset(str(asset))
+    model.assets = [tf.saved_model.Asset(str(path)) for path in assets]
     tf.saved_model.save(model, str(directory), signatures=functions)
 
 

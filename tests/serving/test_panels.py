@@ -7,7 +7,7 @@ import tensorflow as tf
 from moa_tf.config import override
 from moa_tf.data.schema import CONTROL, Signatures, SignatureSpec
 from moa_tf.explanation.sources import open_source
-from moa_tf.models.base import FAMILIES, Member, get_family, importance_columns
+from moa_tf.models.base import FAMILIES, Member, Task, get_family, importance_columns
 from moa_tf.models.integrated_gradients import fit_baseline
 from moa_tf.serving.export import export
 from moa_tf.serving.predict import load_model
@@ -25,6 +25,7 @@ SPEC = SignatureSpec(
 SETTINGS = {
     "mlp": ["hidden=4"],
     "linear": [],
+    "connectivity": ["temperatures=0.1", "mixing=0.1"],
     "tabm": ["hidden=4", "k=3"],
     "resnet": ["selected=3", "wide=4", "narrow=4"],
     "cnn1d": ["hidden=8", "channels=2", "filters=2"],
@@ -64,7 +65,20 @@ def test_a_model_takes_gaps_micromolar_and_unknown_cell_lines(name, signatures, 
     preprocessing = family.fit_preprocessing(signatures.take(slice(0, 30)), architecture, 0)
     network = family.build(preprocessing, architecture, np.full(3, 0.2), 0)
     rng = np.random.default_rng(1)
-    network.set_weights([w + 0.1 * rng.normal(size=w.shape).astype(w.dtype) for w in network.get_weights()])
+    if family.solve is not None:
+        fitted = signatures.take(slice(0, 30))
+        task = Task(
+            Inference(preprocessing)(fitted.inputs()),
+            (rng.random((30, 3)) < 0.3).astype(np.float32),
+            fitted.sig_id.astype(str),
+            ~fitted.control,
+            [(np.arange(15), np.arange(15, 30))],
+        )
+        family.solve(network, task, architecture)
+    else:
+        network.set_weights(
+            [w + 0.1 * rng.normal(size=w.shape).astype(w.dtype) for w in network.get_weights()]
+        )
     members = [Member(preprocessing, [network], fit_baseline(signatures.take(slice(0, 30))))]
     version = export(
         members, tmp_path / "models", spec=SPEC, target_names=["a", "b", "c"], metadata={"model": name},
