@@ -89,15 +89,20 @@ sys.modules["moa_tf"] = None  # importing it now is an ImportError
 import numpy as np, tensorflow as tf
 inputs = {name: tf.constant(value.tolist(), tf.string if value.dtype.kind == "U" else tf.float32)
           for name, value in np.load("inputs.npz").items()}
-outputs = tf.saved_model.load(sys.argv[1]).signatures["serving_default"](**inputs)
-np.save("probabilities.npy", outputs["probabilities"])
+signatures = tf.saved_model.load(sys.argv[1]).signatures
+np.save("probabilities.npy", signatures["serving_default"](**inputs)["probabilities"])
+np.savez("explained.npz", **signatures["explain"](**inputs))
 """
 
 
 @pytest.mark.slow
 def test_exported_layers_of_the_package_run_without_it(run, dataset, tmp_path):
+    import tensorflow as tf
+
+    from moa_tf.models.base import get_family
     from moa_tf.serving.predict import load_model
     from moa_tf.serving.run_export import export_run
+    from moa_tf.training.network_learner import load_members
 
     version = export_run(run, tmp_path / "models")
     inputs = dataset.signatures.inputs()
@@ -107,6 +112,13 @@ def test_exported_layers_of_the_package_run_without_it(run, dataset, tmp_path):
     subprocess.run([sys.executable, "-c", WITHOUT_PACKAGE, version], cwd=tmp_path, check=True)
     expected = load_model(version).predict(dataset.signatures)
     np.testing.assert_allclose(np.load(tmp_path / "probabilities.npy"), expected, atol=1e-6)
+    # The baselines travel along, too.
+    direct = get_family("mlp").explain(load_members(run))
+    direct = tf.function(direct)({key: tf.constant(x) for key, x in dataset.signatures.inputs().items()})
+    with np.load(tmp_path / "explained.npz") as explained:
+        assert set(explained) == {"attribution", "importance", "target", "logit", "baseline_logit"}
+        for key, value in direct.items():
+            np.testing.assert_allclose(explained[key], value, rtol=1e-3, atol=1e-4, err_msg=key)
 
 
 def test_a_damaged_run_is_named_and_nothing_is_exported(run, tmp_path, monkeypatch, capsys):

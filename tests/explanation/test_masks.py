@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import keras
@@ -12,6 +13,7 @@ from moa_tf.errors import InputError
 from moa_tf.explanation.importance import ImportanceSums, explain_table, mechanism_table, overall_table
 from moa_tf.explanation.symbols import read_gene_names
 from moa_tf.models.base import Member, importance_columns
+from moa_tf.models.integrated_gradients import fit_baseline
 from moa_tf.models.tabnet import TabNetConfig, build, fit_preprocessing
 from moa_tf.models.tabnet.masks import column_shares, ensemble_explainer, explainer
 from moa_tf.serving.export import export
@@ -67,6 +69,21 @@ def test_embedded_treatment_counts_for_its_column(members):
     shares = column_shares(preprocessing, network)
     assert shares.shape == (6 + 2 + 6, 11)
     assert np.argmax(shares[8:], axis=1).tolist() == [9, 9, 9, 10, 10, 10]
+
+
+def test_a_kind_that_is_not_read_keeps_its_columns(signatures):
+    """Cells that do not vary: their columns lie between the genes and the treatment, and have no importance."""
+    flat = dataclasses.replace(signatures, cells=np.ones_like(signatures.cells))
+    config = TabNetConfig(**SETTINGS)
+    preprocessing = fit_preprocessing(flat, config, 0)
+    assert "cells" not in preprocessing.input
+    network = build(preprocessing, config, np.full(3, 0.2), 1)
+    explain = ensemble_explainer([Member(preprocessing, [network], fit_baseline(flat))])
+    importance = np.array(explain(flat.inputs())["importance"])
+    assert importance.shape == (ROWS, len(importance_columns(SPEC)))
+    assert (importance[:, 7:9] == 0).all()
+    assert (importance[:, 9:].sum(1) > 0).any()
+    np.testing.assert_allclose(importance.sum(1), 1.0, rtol=1e-4)
 
 
 def test_importance_is_a_share_and_survives_saving(members, signatures, tmp_path):

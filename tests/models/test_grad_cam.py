@@ -5,7 +5,7 @@ import pytest
 from moa_tf.config import override
 from moa_tf.data.schema import Signatures, SignatureSpec
 from moa_tf.models.base import Member
-from moa_tf.models.deepinsight import FAMILY, PRESETS
+from moa_tf.models.deepinsight import FAMILY, PRESETS, grad_cam
 from moa_tf.models.deepinsight.grad_cam import activations, explainer
 
 numpy = keras.ops.convert_to_numpy
@@ -32,25 +32,33 @@ def parts():
     return preprocessing, network, rows.inputs()
 
 
-def test_it_equals_grad_cam_by_gradient(parts):
+@pytest.mark.parametrize(("least", "grid"), [(7, 12), (4, 6), (1, 3)])
+def test_it_equals_the_maps_times_their_gradient(parts, least, grid, monkeypatch):
+    """The last convolution's 3 × 3 cells, and what is read where as many are too few."""
     tf = pytest.importorskip("tensorflow")
     if keras.backend.backend() != "tensorflow":
         pytest.skip("the gradient tape is TensorFlow's")
+    monkeypatch.setattr(grad_cam, "LEAST_CELLS", least)
     preprocessing, network, inputs = parts
-    features = preprocessing(inputs)
-    maps = keras.Model(network.input, network.get_layer("pool").input)(features, training=False)
-    head = keras.Model(network.get_layer("pool").input, network.output)
-    activation, _ = activations(explainer([Member(preprocessing, [network])]), inputs, target=3)
+    explain = explainer([Member(preprocessing, [network])])
+    activation, _ = activations(explain, inputs, target=3)
+    assert numpy(explain(inputs)["grid"]).tolist() == [grid, grid]
+    backbone = network.get_layer("backbone")
+    cut = {12: "block3b_add", 6: "block5c_add", 3: "top_activation"}[grid]
+    image = keras.Model(network.input, network.get_layer("image").output)(
+        preprocessing(inputs), training=False
+    )
+    both = keras.Model(backbone.input, [backbone.get_layer(cut).output, backbone.output])
     with tf.GradientTape() as tape:
-        tape.watch(maps)
-        score = tf.reduce_sum(head(maps, training=False)[:, 3])
-    weights = tf.reduce_mean(tape.gradient(score, maps), axis=(1, 2))
-    heat = tf.nn.relu(tf.einsum("bhwc,bc->bhw", maps, weights))
+        tape.watch(image)
+        maps, last = both(image, training=False)
+        score = network.get_layer("logits")(tf.reduce_mean(last, (1, 2)))[:, 3]
+    heat = tf.nn.relu(tf.reduce_sum(maps * tape.gradient(score, maps), -1))
     picture = tf.image.resize(heat[..., None], (96, 96))[..., 0].numpy()
     rows, columns = preprocessing.get_layer("feature_map").pixels.T
     expected = picture[:, rows, columns]
-    assert expected.max() > 10 * expected.mean(axis=1).min() > 0
-    np.testing.assert_allclose(activation, expected, rtol=1e-3, atol=1e-5 * expected.max())
+    assert expected.max() > 2 * expected.mean() > 0
+    np.testing.assert_allclose(activation, expected, rtol=2e-3, atol=1e-4 * expected.max())
 
 
 def test_without_a_target_the_most_probable_mechanism_is_explained(parts):
@@ -129,3 +137,4 @@ def test_the_explanation_is_a_signature_of_a_saved_model(parts, tmp_path):
         np.testing.assert_allclose(result["importance"], shares, rtol=1e-3, atol=1e-6)
     np.testing.assert_array_equal(result["pixels"], preprocessing.get_layer("feature_map").pixels)
     assert int(result["image_size"]) == 96
+    assert result["grid"].numpy().tolist() == [12, 12]

@@ -10,7 +10,7 @@ from moa_tf.explanation.sources import open_source
 from moa_tf.models.base import FAMILIES, Member, Task, get_family, importance_columns
 from moa_tf.models.integrated_gradients import fit_baseline
 from moa_tf.serving.export import export
-from moa_tf.serving.predict import load_model
+from moa_tf.serving.predict import load_model, raw_inputs
 from moa_tf.training.inference import Inference
 
 ROWS = 40
@@ -117,7 +117,8 @@ def test_a_model_takes_gaps_micromolar_and_unknown_cell_lines(name, signatures, 
         with pytest.raises(tf.errors.InvalidArgumentError) as error:
             ask(**changes)
         assert message in str(error.value)
-    outputs = model.loaded.signatures["explain"](**{key: tf.constant(value) for key, value in one.items()})
+    explain = model.loaded.signatures["explain"]
+    outputs = explain(**{key: tf.constant(value) for key, value in one.items()})
     assert outputs["importance"].shape[1] <= len(importance_columns(SPEC)) == 10
     assert np.isfinite(outputs["importance"]).all()
     assert outputs["target"].numpy().tolist() == ask().argmax(1).tolist()
@@ -125,3 +126,13 @@ def test_a_model_takes_gaps_micromolar_and_unknown_cell_lines(name, signatures, 
     shares = explained.importance.sum(1)  # 0 of a signature that no decision reads
     np.testing.assert_allclose(shares[shares != 0], 1, rtol=1e-5)
     assert (shares != 0).mean() > 0.5
+    # What is exported is what the family gives.
+    together = explain(**raw_inputs(signatures))
+    direct = tf.function(family.explain(members))
+    direct = direct({key: tf.constant(value) for key, value in signatures.inputs().items()})
+    assert set(together) == set(direct)
+    for key, value in direct.items():
+        np.testing.assert_allclose(together[key], value, rtol=1e-3, atol=1e-4, err_msg=key)
+    nothing = explain(**raw_inputs(signatures.take(slice(0, 0))))
+    assert nothing["importance"].shape == (0, together["importance"].shape[1])
+    assert nothing["target"].shape == (0,)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -17,7 +17,9 @@ from moa_tf.models.tabnet.network import build_explainer
 from moa_tf.preprocessing import PrincipalComponents, RowStatistics, VarianceThreshold
 
 
-def column_shares(preprocessing: keras.Model, network: keras.Model) -> np.ndarray:
+def column_shares(
+    preprocessing: keras.Model, network: keras.Model, panel: Mapping[str, Any] | None = None
+) -> np.ndarray:
     """How the importance of each of the network's features divides among the raw table's columns.
 
     - A scaled gene or cell belongs to its own column.
@@ -28,6 +30,8 @@ def column_shares(preprocessing: keras.Model, network: keras.Model) -> np.ndarra
     Args:
         preprocessing: of a model that reads a vector of features, fitted or loaded.
         network: a TabNet on top of it.
+        panel: what has the panel's inputs with their shapes, as a `Member.baseline` does. Without it the columns are
+            those of the inputs that the preprocessing reads.
 
     Returns:
         [F, R] float32 of shares; each row sums to 1. R are the `importance_columns`, F the network's
@@ -36,7 +40,7 @@ def column_shares(preprocessing: keras.Model, network: keras.Model) -> np.ndarra
     Raises:
         InputError: a part of the preprocessing whose columns are not known.
     """
-    inputs = preprocessing.input
+    inputs = panel or preprocessing.input
     widths = {kind: inputs[kind].shape[-1] for kind in ("genes", "cells") if kind in inputs}
     treatment = [name for name in CONDITIONS if name in inputs]
     total = sum(widths.values()) + len(treatment)
@@ -92,19 +96,22 @@ def _kind_shares(layer: keras.layers.Layer, count: int) -> np.ndarray:
     return np.eye(count, dtype=np.float32)
 
 
-def explainer(preprocessing: keras.Model, network: keras.Model) -> keras.Model:
+def explainer(
+    preprocessing: keras.Model, network: keras.Model, panel: Mapping[str, Any] | None = None
+) -> keras.Model:
     """A TabNet's importance of the raw table's columns.
 
     Args:
         preprocessing: fitted or loaded.
         network: a TabNet on top of it, trained or loaded.
+        panel: as for `column_shares`.
 
     Returns:
         Keras model from the preprocessing's outputs to `logits` [B, T] and `importance` [B, R], not
         negative and summing to 1 in each row (to 0 where the network decided on nothing, Σ relu(d) = 0). R
         are the `importance_columns`.
     """
-    shares = column_shares(preprocessing, network)
+    shares = column_shares(preprocessing, network, panel)
     explained = build_explainer(network)
     divide = keras.layers.Dense(
         shares.shape[1], use_bias=False, trainable=False, dtype="float32", name="columns"
@@ -128,7 +135,7 @@ def ensemble_explainer(members: Sequence[Member]) -> Explainer:
         become the `explain` signature of an export.
     """
     models = [
-        (member.preprocessing, explainer(member.preprocessing, network))
+        (member.preprocessing, explainer(member.preprocessing, network, member.baseline))
         for member in members
         for network in member.networks
     ]
