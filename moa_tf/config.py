@@ -7,7 +7,7 @@ import math
 import typing
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from moa_tf.errors import InputError
 
@@ -38,6 +38,10 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
+    def changed(self, changes: dict[str, Any]) -> Self:
+        """A copy with the fields `changes`, and what follows from them."""
+        return dataclasses.replace(self, **changes)
+
 
 @dataclass(frozen=True)
 class Recipe(Config):
@@ -45,6 +49,8 @@ class Recipe(Config):
 
     Attributes:
         epochs: passes over the training fold; the learning rate's schedule spans them.
+        steps: optimiser steps instead: a pass over some hundred rows is a few steps, and the number of passes that
+            suits a large table leaves a small one untrained. 0 goes by `epochs`.
         batch_size: global batch size, over all replicas.
         optimizer: `adam` couples weight decay to the gradient (the L2 form), `adamw` decouples it.
         learning_rate: peak learning rate.
@@ -57,6 +63,11 @@ class Recipe(Config):
         early_stopping: epochs without improvement before training stops and the best weights are
             restored; 0 trains all epochs and keeps the last weights.
         weight_decay: see `optimizer`.
+        decays: values to choose `weight_decay` from; none takes it as it is.
+        steer: what stops early, moves `plateau` and chooses the decay. `inner`: rows of drugs that are held out of the
+            training fold for that; then all of its rows are trained on by what was chosen. `scored`: the
+            competition's custom, the very rows that the figures are taken on, which so flatter.
+        inner_folds: the training fold is split into so many to steer, and one is held out.
         decay_all: decay biases and normalisations' γ and β too, as PyTorch does, not only what multiplies features.
         adam_epsilon: Adam's ε. The loss is a mean over targets that are mostly 0, and its gradients are small:
             1e-7 is Keras's default, 1e-8 PyTorch's, and results by either are not those by the other.
@@ -71,6 +82,7 @@ class Recipe(Config):
     """
 
     epochs: int = 30
+    steps: int = 0
     batch_size: int = 256
     optimizer: Literal["adam", "adamw"] = "adamw"
     learning_rate: float = 1e-3
@@ -82,6 +94,9 @@ class Recipe(Config):
     plateau_patience: int = 5
     early_stopping: int = 0
     weight_decay: float = 1e-5
+    decays: tuple[float, ...] = ()
+    steer: Literal["inner", "scored"] = "inner"
+    inner_folds: int = 5
     decay_all: bool = False
     adam_epsilon: float = 1e-7
     clip_norm: float = 0.0
@@ -98,7 +113,15 @@ class Recipe(Config):
             require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("learning_rate", "start_divisor", "final_divisor", "adam_epsilon"):
             require(getattr(self, name) > 0, name, getattr(self, name), "above 0")
-        for name in ("early_stopping", "weight_decay", "clip_norm"):
+        require(self.inner_folds >= 2, "inner_folds", self.inner_folds, "at least 2")
+        require(min(self.decays, default=0) >= 0, "decays", self.decays, "numbers of at least 0")
+        require(
+            not (self.decays and self.steer == "scored"),
+            "decays",
+            self.decays,
+            "none together with steer=scored",
+        )
+        for name in ("steps", "early_stopping", "weight_decay", "clip_norm"):
             require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
         require(0 < self.warmup < 1, "warmup", self.warmup, "between 0 and 1")
         require(0 < self.plateau_factor <= 1, "plateau_factor", self.plateau_factor, "in (0, 1]")
@@ -106,6 +129,15 @@ class Recipe(Config):
         require(0 <= self.ema < 1, "ema", self.ema, "in [0, 1)")
         # The average takes the weights' place when training ends; stopping early would choose among others.
         require(not (self.ema and self.early_stopping), "ema", self.ema, "0 together with early_stopping")
+
+    def changed(self, changes: dict[str, Any]) -> Self:
+        # Whoever asks for epochs means them.
+        return super().changed({"steps": 0, **changes} if "epochs" in changes else changes)
+
+    @property
+    def steered(self) -> bool:
+        """Whether the training asks rows that it is not fitted on."""
+        return self.early_stopping > 0 or self.schedule == "plateau" or len(self.decays) > 0
 
 
 Group = TypeVar("Group")
@@ -139,7 +171,7 @@ def override(group: Group, assignments: Iterable[str]) -> Group:
             changes[name][key] = _parse(text, kind)
         except ValueError:
             raise InputError(f"--set {assignment}: expected {_describe(kind)}") from None
-    return type(group)(**{name: dataclasses.replace(configs[name], **changes[name]) for name in configs})
+    return type(group)(**{name: configs[name].changed(changes[name]) for name in configs})
 
 
 def _parse(text: str, kind: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from moa_tf.cli.convert import convert
-from moa_tf.cli.options import LocalPath, json_option
+from moa_tf.cli.options import LocalPath, json_option, missing_option
 from moa_tf.cli.output import print_table, write_json
 from moa_tf.config import LARGEST_SEED
 
@@ -23,15 +23,9 @@ data.add_command(convert)
 
 @data.command()
 @click.argument("directory", metavar="DATA", type=LocalPath())
-@click.option(
-    "--missing",
-    type=click.Choice(["refuse", "median"]),
-    default="refuse",
-    show_default=True,
-    help="median: missing genes and cell lines are no fault, as for train.",
-)
+@missing_option
 @json_option
-def check(directory: Path, missing: str, json_file: Path | None) -> None:
+def check(directory: Path, missing: bool, json_file: Path | None) -> None:
     """Prints what DATA holds, or every fault of its tables.
 
     DATA is a directory in the competition's layout: train_features and train_targets_scored, and, if there,
@@ -40,7 +34,7 @@ def check(directory: Path, missing: str, json_file: Path | None) -> None:
     """
     from moa_tf.data.check import check
 
-    figures = check(directory, missing == "median")
+    figures = check(directory, missing)
     print_table(f"{directory}{' (simulated)' * figures['simulated']}", ("what", "count"), _summary(figures))
     labels = figures["targets"]["positives_per_target"]
     ranked = sorted(labels.items(), key=lambda item: -item[1])
@@ -93,6 +87,11 @@ def _summary(figures: dict[str, Any]) -> list[tuple[str, Any]]:
     if drugs:
         rows += [("drugs", drugs["drugs"])]
         rows += [("  rows a drug, median", drugs["median_rows"]), ("  rows a drug, most", drugs["most_rows"])]
+    for column, counts in figures["splits"].items():
+        rows += [(f"groups of {column}, for --split {column}", counts["groups"])]
+        rows += [("  drugs in several of them", counts["drugs_in_several_groups"])]
+        if counts["without_group"]:
+            rows += [("  treated signatures in none: refused", counts["without_group"])]
     for key, what in (("targets", "scored targets"), ("nonscored", "nonscored targets")):
         labels = figures[key]
         if labels:

@@ -52,11 +52,13 @@ def explain(
 ) -> None:
     """Says which features a model looks at, for each signature, for each mechanism, and in all.
 
-    For a TabNet these are its masks, for DeepInsight its class activation maps.
+    For a TabNet these are its masks, for DeepInsight its class activation maps, for all others what each feature did
+    to the logit of the signature's top mechanism (integrated gradients).
 
     RUN_OR_SAVED_MODEL is a run's directory or an exported model; FEATURES a table. OUT is a new directory:
     signatures.parquet (each signature's top features), mechanisms.csv, importance.csv, mechanisms.png, and for
-    a DeepInsight feature_map.png, activation_maps.png and, with --compare, mean_images.png.
+    a DeepInsight feature_map.png, activation_maps.png and, with --compare, mean_images.png. Of a model that holds
+    the signatures of known drugs, neighbours.csv: those that each prediction comes from.
     Importance is a share: a signature's sums to 1 over the columns.
 
     \b
@@ -90,6 +92,7 @@ def explain(
         plot_mechanisms,
     )
     from moa_tf.explanation.mean_images import MeanImages
+    from moa_tf.explanation.neighbours import NeighbourTable
     from moa_tf.explanation.sources import open_source
 
     source = open_source(model)
@@ -101,15 +104,21 @@ def explain(
         raise InputError(f"--compare: {model} has no images, expected a DeepInsight")
     images = MeanImages(compare, source.targets, known) if compare else None
 
-    def explain_part(part: Signatures) -> tuple[np.ndarray, np.ndarray]:
-        importance, probabilities, scaled = source.explain(part)
-        if images is not None:
-            images.add(part, probabilities, scaled)
-        return importance, probabilities
-
     with temporary_directory(out.parent, out) as temporary, row_progress("explaining") as progress:
         results = temporary / "results"
         results.mkdir()
+        near = None
+        if source.references is not None:
+            near = NeighbourTable(results / "neighbours.csv", source.references, source.targets)
+
+        def explain_part(part: Signatures) -> tuple[np.ndarray, np.ndarray]:
+            explained = source.explain(part)
+            if images is not None:
+                images.add(part, explained.probabilities, explained.features)
+            if near is not None and explained.neighbours is not None:
+                near.add(part, explained.probabilities, explained.neighbours, explained.similarity)
+            return explained.importance, explained.probabilities
+
         sums = explain_table(
             explain_part,
             iter_features(features, source.spec, rows=batch_size, tell=tell),
@@ -157,7 +166,7 @@ def _draw_maps(
     save_figure(plot_density(source.pixels, source.image_size), directory / "feature_map.png")
     frequent = [i for i in np.argsort(-sums.weights, kind="stable")[:4] if sums.weights[i] > 0]
     if frequent:
-        maps = {source.targets[i]: sums.by_target[i, : len(source.pixels)] for i in frequent}
-        labels = label_columns(source.columns, names)
-        figure = plot_activations(source.pixels, source.image_size, maps, labels, top, unit="share")
+        maps = {source.targets[i]: sums.by_target[i, source.drawn] for i in frequent}
+        labels = np.asarray(label_columns(source.columns, names), object)[source.drawn]
+        figure = plot_activations(source.pixels, source.image_size, maps, labels, top, "share", source.grid)
         save_figure(figure, directory / "activation_maps.png")

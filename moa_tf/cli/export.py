@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from moa_tf.atomic import check_directory
-from moa_tf.cli.options import LocalPath, json_option
+from moa_tf.cli.options import LocalPath, json_option, reference_option
 from moa_tf.cli.output import print_table, write_json
 from moa_tf.cli.startup import import_tensorflow
 
@@ -15,8 +15,9 @@ from moa_tf.cli.startup import import_tensorflow
 @click.command()
 @click.argument("run", type=LocalPath())
 @click.argument("saved_model_root", type=LocalPath(exported=True))
+@reference_option
 @json_option
-def export(run: Path, saved_model_root: Path, json_file: Path | None) -> None:
+def export(run: Path, saved_model_root: Path, reference: bool, json_file: Path | None) -> None:
     """Exports a finished run as a new version of a SavedModel.
 
     The mean of the run's networks, or of those trained on all rows if it has any, goes with its preprocessing
@@ -32,7 +33,7 @@ def export(run: Path, saved_model_root: Path, json_file: Path | None) -> None:
     from moa_tf.serving.export import load_metadata
     from moa_tf.serving.run_export import export_run
 
-    version = export_run(run, saved_model_root)
+    version = export_run(run, saved_model_root, reference)
     metadata = load_metadata(version)
     size = sum(file.stat().st_size for file in version.rglob("*") if file.is_file())
     rows = [

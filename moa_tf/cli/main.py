@@ -15,7 +15,7 @@ from moa_tf.cli.output import Patient
 from moa_tf.errors import InputError
 
 COMMANDS = {
-    "data": "Simulate or check a directory of signature tables.",
+    "data": "Simulate, check or convert tables of signatures.",
     "train": "Cross-validate a model and export it.",
     "predict": "Probabilities for a table of signatures, from an exported model.",
     "evaluate": "Score a table of predictions against a table of targets.",

@@ -1,4 +1,4 @@
-"""What the commands' arguments have in common: paths on this machine's disks, and `--json`."""
+"""What the commands' arguments have in common: paths on this machine's disks, `--json` and `--missing`."""
 
 from __future__ import annotations
 
@@ -71,6 +71,25 @@ def json_option(command: Callable[..., None]) -> Callable[..., None]:
 
     return checked
 
+
+missing_option = click.option(
+    "--missing",
+    type=click.Choice(["refuse", "median"]),
+    default="refuse",
+    show_default=True,
+    callback=lambda context, option, value: value == "median",
+    help="median: genes and cell lines may be missing; the medians of each fold's training rows stand in for them.",
+)
+"""`--missing`, given as a bool: whether they may be."""
+
+reference_option = click.option(
+    "--no-reference",
+    "reference",
+    flag_value=False,
+    default=True,
+    help="Leave the names of the drugs that a connectivity holds out of the export.",
+)
+"""`--no-reference`, given as a bool: whether they are named."""
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 """`gs://bucket`, and `gs:/bucket`, as which `Path` writes it. No drive of Windows."""

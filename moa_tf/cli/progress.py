@@ -47,6 +47,9 @@ class LiveReporter(Reporter):
     def start(self, members: int) -> None:
         self.task = self.bar.add_task("preparing", total=members)
 
+    def more(self, networks: int) -> None:
+        self.bar.update(self.task, total=self.bar.tasks[self.task].total + networks)
+
     def member(self, label: str, epochs: int, steps: int) -> None:
         if self.members:
             self._finish_member()

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from moa_tf.atomic import check_directory
-from moa_tf.cli.options import LocalPath, json_option
+from moa_tf.cli.options import LocalPath, json_option, missing_option, reference_option
 from moa_tf.cli.output import print_lines, print_table, write_json
 from moa_tf.cli.startup import import_tensorflow
-from moa_tf.config import LARGEST_SEED, PRECISIONS, override
+from moa_tf.config import LARGEST_SEED, PRECISIONS, Recipe, override
 from moa_tf.data.schema import SPLITS
 from moa_tf.errors import InputError
 from moa_tf.models.base import FAMILIES, get_family
@@ -40,22 +42,28 @@ SAMPLE = 3000
     help="mirrored: all GPUs of this machine. multi-worker: as TF_CONFIG says.",
 )
 @click.option("--logical-devices", type=int, help="With mirrored: replicas on the CPU, for tests.")
-@click.option("--split", type=click.Choice(SPLITS), default="drug", show_default=True)
+@click.option(
+    "--split",
+    metavar=f"[{'|'.join(SPLITS)}|COLUMN]",
+    default="drug",
+    show_default=True,
+    help="What is held out. COLUMN: the groups that any further column of train_drug makes, a scaffold or a batch.",
+)
 @click.option("--folds", type=click.IntRange(2), default=5, show_default=True)
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Networks in each fold.")
 @click.option("--only-fold", type=click.IntRange(0), help="Train this fold alone, counted from 0.")
+@click.option(
+    "--steer",
+    type=click.Choice(["inner", "scored"]),
+    help="What stops training early and chooses: rows held out of the training fold for that [default], or the scored "
+    "ones, the competition's custom, which flatters.",
+)
 @click.option("--epochs", type=click.IntRange(1))
 @click.option("--batch-size", type=click.IntRange(1), help="Global batch size, over all replicas.")
 @click.option(
     "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any hyperparameter; repeatable."
 )
-@click.option(
-    "--missing",
-    type=click.Choice(["refuse", "median"]),
-    default="refuse",
-    show_default=True,
-    help="Missing genes and cell lines: the medians of each fold's training rows stand in for them.",
-)
+@missing_option
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
@@ -70,6 +78,7 @@ SAMPLE = 3000
     type=LocalPath(exported=True),
     help="Export to here. [default: saved_models/MODEL, of whole runs]",
 )
+@reference_option
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
 @click.option(
     "--refit", is_flag=True, help="Export networks trained on all rows, not the mean of the folds'."
@@ -95,14 +104,16 @@ def train(
     folds: int,
     seeds: int,
     only_fold: int | None,
+    steer: str | None,
     epochs: int | None,
     batch_size: int | None,
     assignments: tuple[str, ...],
-    missing: str,
+    missing: bool,
     precision: str,
     seed: int,
     out: Path | None,
     root: Path | None,
+    reference: bool,
     resume: bool,
     refit: bool,
     pretrain: bool,
@@ -118,6 +129,7 @@ def train(
       moa-tf train --data lish-moa --strategy mirrored        on all GPUs
       moa-tf train --data lish-moa --only-fold 0 --epochs 10 --set learning_rate=3e-3
       moa-tf train --data nci60 --missing median              viability alone, with gaps
+      moa-tf train --data nci60 --missing median --split scaffold      by a column of train_drug
       moa-tf train --data lish-moa --out runs/a --resume      go on after a kill
     """
     if resume and out is None:
@@ -146,14 +158,16 @@ def train(
     with LiveReporter() as reporter:
         if strategy != "multi-worker" and os.environ.get("TF_CONFIG"):
             reporter.message(f"TF_CONFIG is set, and not used by --strategy {strategy}")
-        dataset = _load(data, seed, missing == "median", reporter.message)
+        dataset = _load(data, seed, missing, reporter.message)
         chosen = preset or family.choose_preset(len(dataset))
         if chosen not in family.presets:
             raise InputError(f"--preset {chosen}: expected one of {', '.join(family.presets)}")
-        given = [f"epochs={epochs}"] * (epochs is not None) + [f"batch_size={batch_size}"] * (
-            batch_size is not None
-        )
+        options = {"epochs": epochs, "batch_size": batch_size, "steer": steer}
+        given = [f"{key}={value}" for key, value in options.items() if value is not None]
         hyperparameters = override(family.presets[chosen], [*given, *assignments])
+        ignored = _ignored([*given, *assignments], precision) if family.solve is not None else []
+        if ignored:
+            reporter.message(f"{model} is solved, not trained in epochs: ignored {', '.join(ignored)}")
         reporter.message(
             f"{model}, preset {chosen}{'' if preset else f' (by itself for {len(dataset)} signatures)'}, "
             f"{folds} folds by {split} × {seeds} seeds, {placement.replicas} replicas"
@@ -184,7 +198,7 @@ def train(
         return
     _print_metrics(metrics, chosen)
     print_lines(f"run          {run.directory}")
-    version, note = _export(run, metrics, root, saved_models)
+    version, note = _export(run, metrics, root, saved_models, reference)
     print_lines(f"SavedModel   {version if version else 'none'}{f' ({note})' if note else ''}")
     seconds = time.monotonic() - started
     print_lines(f"time         {seconds:.0f} s")
@@ -201,7 +215,16 @@ def train(
         write_json(json_file, figures)
 
 
-def _export(run: Run, metrics: dict[str, Any], root: Path | None, default: Path) -> tuple[Path | None, str]:
+def _ignored(assignments: Sequence[str], precision: str) -> list[str]:
+    """Which settings say nothing to a family with a solver: those of the recipe, but which rows there are."""
+    recipe = {each.name for each in dataclasses.fields(Recipe)} - {"train_on_controls"}
+    given = [each for each in assignments if each.partition("=")[0] in recipe]
+    return given + [f"precision={precision}"] * (precision != "float32")
+
+
+def _export(
+    run: Run, metrics: dict[str, Any], root: Path | None, default: Path, reference: bool
+) -> tuple[Path | None, str]:
     """Exports the run, unless that would put something into service that was not asked for.
 
     Returns:
@@ -214,13 +237,15 @@ def _export(run: Run, metrics: dict[str, Any], root: Path | None, default: Path)
     trained, planned = len(metrics["folds"]), metrics["folds_planned"]
     if root is None and trained < planned:
         return None, f"{trained} of {planned} folds; give --export to export them all the same"
-    version = exported_version(run.directory, default)
+    version = exported_version(run.directory, default, reference)
     if version is not None:
         return version, "exported before, of the same models"
     try:
-        return export_run(run.directory, default), ""
+        return export_run(run.directory, default, reference), ""
     except InputError as error:
-        again = shlex.join(["moa-tf", "export", str(run.directory), str(default)])
+        again = shlex.join(
+            ["moa-tf", "export", str(run.directory), str(default), *["--no-reference"] * (not reference)]
+        )
         raise InputError(f"{error}\nThe run is finished. Export it with: {again}") from error
 
 
@@ -268,7 +293,10 @@ def _rows(metrics: dict[str, Any]) -> list[list[Any]]:
 def _title(metrics: dict[str, Any], preset: str) -> str:
     held_out = {"drug": "drugs held out", "row": "rows held out", "kaggle": "rare drugs held out"}
     what = held_out.get(metrics["split"], "signatures held out (no train_drug: every row is its own drug)")
+    if "groups" in metrics:
+        what = f"groups of {metrics['split']} held out"
     notes = ["simulated data"] * metrics["simulated"] + ["shuffled labels"] * metrics["shuffled_labels"]
+    notes += [metrics["caveat"]] * bool(metrics["caveat"])
     return ", ".join([f"preset {preset}", what, *notes])
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from moa_tf.data.faults import Faults
+from moa_tf.data.groups import count_splits
 from moa_tf.data.opening import find_table
 from moa_tf.data.read import read_dataset, read_features
 from moa_tf.data.scan import Tell
@@ -26,8 +27,9 @@ def check(directory: str | Path, missing: bool = False) -> dict[str, Any]:
     Returns:
         Plain values, for a table or a JSON file: `source`, `simulated`, `fingerprint`, `warnings`,
         `ignored_columns`, `panel` (numbers of inputs), `train` and `test` (see `count_signatures`; `test` is
-        None where there is none), `drugs` (None, or number and rows of a drug), `targets` and `nonscored`
-        (see `count_labels`; the latter may be None).
+        None where there is none), `drugs` (None, or number and rows of a drug), `splits` (columns of `train_drug`
+        by which rows can be held out, see `count_groups`), `targets` and `nonscored` (see `count_labels`; the
+        latter may be None).
 
     Raises:
         InputError: one line for each fault of all the files.
@@ -80,6 +82,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         },
         "train": count_signatures(dataset.signatures),
         "drugs": _count_drugs(dataset.drug_id),
+        "splits": count_splits(dataset),
         "targets": count_labels(dataset.targets, dataset.target_names),
         "nonscored": None
         if dataset.nonscored is None

@@ -270,6 +270,12 @@ def read_names(chunk: Chunk, name: str, faults: Faults) -> np.ndarray:
     return text
 
 
+def read_words(chunk: Chunk, name: str) -> np.ndarray:
+    """[n] str objects of a text column, '' where a value is missing."""
+    codes, words = pd.factorize(chunk.frame[name])
+    return np.array(["" if is_missing(word) else word for word in words], object)[codes]
+
+
 class UniqueIds:
     """Finds a `sig_id` that occurs twice, over all chunks of a file.
 

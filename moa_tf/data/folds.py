@@ -14,7 +14,7 @@ FREQUENT = 18
 
 def assign_folds(
     targets: np.ndarray,
-    drug_id: np.ndarray | None,
+    group: np.ndarray | None,
     scheme: str = "drug",
     folds: int = 5,
     seed: int = 0,
@@ -34,11 +34,14 @@ def assign_folds(
 
     `kaggle` keeps drugs of at most 18 rows together and spreads the rows of the others.
 
+    Any other scheme is the name of what groups rows, and does with its groups as `drug` does with drugs, except that
+    groups of controls alone come at the end whatever their size: there may be as few others as folds.
+
     Without drugs every row counts as a drug of its own.
 
     Args:
         targets: [N, T] labels, 0 or 1.
-        drug_id: [N] names, or None.
+        group: [N] names of drugs, or of other groups, or None; see `moa_tf.data.groups`.
         scheme: how to split.
         folds: how many folds, at least 2.
         seed: of the stratification's ties and of the order of the drugs.
@@ -48,24 +51,27 @@ def assign_folds(
         [N] int64 in 0 … folds - 1; no fold is empty, and the same arguments give the same folds.
 
     Raises:
-        InputError: unknown scheme, fewer than 2 folds, or more folds than drugs (or rows) to deal out.
+        InputError: fewer than 2 folds, or more folds than drugs, other groups with a treated row, or rows to deal out.
 
     Source: Sechidis, Tsoumakas & Vlahavas, On the Stratification of Multi-Label Data (2011); `kaggle` is the
     scheme that C. Deotte published in the MoA competition ("Drug and multilabel stratification").
     """
-    if scheme not in SPLITS:
-        raise InputError(f"--split {scheme}: expected one of {', '.join(SPLITS)}")
     if folds < 2:
         raise InputError(f"--folds {folds}: expected at least 2")
     labels = np.asarray(targets) > 0
-    if drug_id is None or scheme == "row":
-        group = np.arange(len(labels))
+    if group is None or scheme == "row":
+        units, group = "rows", np.arange(len(labels))
     else:
-        _, group = np.unique(drug_id, return_inverse=True)
+        units = "drugs" if scheme in SPLITS else f"{scheme} groups"
+        _, group = np.unique(group, return_inverse=True)
     sizes = np.bincount(group)
-    if folds > len(sizes):
-        units = "rows" if drug_id is None or scheme == "row" else "drugs"
-        raise InputError(f"--folds {folds}: expected at most {len(sizes)}, as there are {len(sizes)} {units}")
+    treated = sizes
+    if control is not None:
+        treated = np.bincount(group, ~np.asarray(control, bool), len(sizes)).astype(int)
+    column = scheme not in SPLITS
+    most = np.count_nonzero(treated) if column else len(sizes)
+    if folds > most:
+        raise InputError(f"--folds {folds}: expected at most {most}, as there are {most} {units}")
     if scheme == "kaggle":
         fold = _spread_frequent(labels, group, sizes, folds, seed)
         if len(np.unique(fold)) < folds:
@@ -73,23 +79,22 @@ def assign_folds(
         return fold
     drug_labels = np.zeros((len(sizes), labels.shape[1]), bool)
     np.logical_or.at(drug_labels, group, labels)
-    treated, late = sizes, ~drug_labels.any(1)
-    if control is not None:
-        treated = np.bincount(group, ~np.asarray(control, bool), len(sizes)).astype(int)
-        late = treated == 0
-    return _hold_out(drug_labels, sizes, treated, late, folds, seed)[group]
+    late = ~drug_labels.any(1) if control is None else treated == 0
+    # Earlier runs' folds by drug stay what they were: a small control drug is dealt as the others are.
+    large = (sizes > max(sizes.sum() / folds / 50, FREQUENT)) | (column & late)
+    return _hold_out(drug_labels, sizes, treated, large, late, folds, seed)[group]
 
 
 def _hold_out(
     labels: np.ndarray,
     sizes: np.ndarray,
     treated: np.ndarray,
+    large: np.ndarray,
     late: np.ndarray,
     folds: int,
     seed: int,
 ) -> np.ndarray:
-    """[drugs] the fold of each drug, given its labels, its rows, how many of them are treated, and if it is late."""
-    large = sizes > max(sizes.sum() / folds / 50, FREQUENT)
+    """[drugs] the fold of each drug: `large` ones are placed by their size, of these the `late` ones at the end."""
     if np.sum(~large) < folds:  # Too few for stratification: size alone decides.
         large = np.ones(len(sizes), bool)
     fold = np.full(len(sizes), -1)

@@ -11,12 +11,12 @@ def training_batches(
     targets: np.ndarray,
     rows: np.ndarray,
     batch_size: int,
-    epochs: range,
+    passes: range,
     seed: int,
 ) -> tf.data.Dataset:
-    """Shuffled batches of whole epochs, one after another; an epoch's last, incomplete batch is left out.
+    """Shuffled batches of whole passes, one after another; a pass's last, incomplete batch is left out.
 
-    The order within epoch e is a function of (seed, e). So training that goes on from epoch e sees the batches
+    The order within pass e is a function of (seed, e). So training that goes on from pass e sees the batches
     that it would have seen without the interruption, and every replica and worker agrees on them.
 
     Args:
@@ -24,20 +24,20 @@ def training_batches(
         targets: [N, T] float32.
         rows: [M] int, the rows to train on.
         batch_size: rows in a batch, at most M.
-        epochs: which epochs, counted from 0.
+        passes: which passes over the rows, counted from 0.
         seed: any integer.
 
     Returns:
-        Dataset of (features, targets) with `len(epochs) * (M // batch_size)` batches.
+        Dataset of (features, targets) with `len(passes) * (M // batch_size)` batches.
     """
     with tf.device("CPU:0"):
         table = {name: tf.convert_to_tensor(values) for name, values in features.items()}
         labels = tf.convert_to_tensor(targets)
         index = tf.convert_to_tensor(np.asarray(rows, np.int64))
 
-    def order(epoch: tf.Tensor) -> tf.data.Dataset:
+    def order(number: tf.Tensor) -> tf.data.Dataset:
         shuffled = tf.random.experimental.stateless_shuffle(
-            index, seed=tf.stack([tf.constant(seed, tf.int64), epoch])
+            index, seed=tf.stack([tf.constant(seed, tf.int64), number])
         )
         return tf.data.Dataset.from_tensor_slices(shuffled).batch(batch_size, drop_remainder=True)
 
@@ -45,7 +45,7 @@ def training_batches(
         return {name: tf.gather(values, batch) for name, values in table.items()}, tf.gather(labels, batch)
 
     # Gathering a batch is a copy of about a megabyte: one thread keeps ahead of any step.
-    batches = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(order).map(gather)
+    batches = tf.data.Dataset.range(passes.start, passes.stop).flat_map(order).map(gather)
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     options.autotune.enabled = False

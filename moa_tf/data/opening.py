@@ -69,6 +69,11 @@ class Parts(Table):
     def _parts(self) -> Iterator[Table]:
         return (Table(path, schema, _name_part(path)) for path, schema in self._files)
 
+    def texts(self) -> list[str]:
+        """The columns that can be read as text in every part."""
+        texts = [set(part.texts()) for part in self._parts()]
+        return [name for name in self.columns if all(name in part for part in texts)]
+
     def _check_kinds(self, columns: Collection[str], text: Collection[str], faults: Faults) -> bool:
         """As of one file; only the first part at fault is reported, as the others mostly have the same types."""
         return all(part._check_kinds(columns, text, faults) for part in self._parts())

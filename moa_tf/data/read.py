@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from moa_tf.data.faults import COLUMNS, EXAMPLES, Faults
+from moa_tf.data.fingerprint import fingerprint_dataset
 from moa_tf.data.names import shorten
 from moa_tf.data.opening import find_table, open_table
 from moa_tf.data.scan import Targets, Tell, load_drugs, load_features, load_targets, rows_at, scan_features
@@ -22,7 +21,6 @@ __all__ = [
     "MARKER",
     "Targets",
     "complete",
-    "fingerprint",
     "iter_features",
     "label_warnings",
     "read_dataset",
@@ -137,7 +135,8 @@ def read_dataset(directory: str | Path, missing: bool = False) -> Dataset:
 
     `train_features` and `train_targets_scored` must be there, `train_targets_nonscored` and `train_drug` may
     be; each as `.csv`, `.csv.gz` or `.parquet`, the last a file or a directory of such files. Rows belong together
-    by `sig_id`, columns by name; the order of `train_features` is kept.
+    by `sig_id`, columns by name; the order of `train_features` is kept. Signatures that `train_drug` has beside these
+    are ignored.
 
     Args:
         directory: where the tables are.
@@ -164,13 +163,13 @@ def read_dataset(directory: str | Path, missing: bool = False) -> Dataset:
     signatures = load_features(source, None, faults, told.append, missing)
     scored = load_targets(table("train_targets_scored", True), faults, told.append, labels=True)
     nonscored = load_targets(table("train_targets_nonscored", False), faults, told.append, labels=True)
-    drugs = load_drugs(table("train_drug", False), faults, told.append)
+    drugs = load_drugs(table("train_drug", False), signatures, faults, told.append)
 
     if signatures is not None:
         for stem, ids in (
             ("train_targets_scored", scored and scored.sig_id),
             ("train_targets_nonscored", nonscored and nonscored.sig_id),
-            ("train_drug", drugs and drugs[0]),
+            ("train_drug", drugs and drugs.sig_id),
         ):
             if ids is not None:
                 _compare_ids(stem, ids, signatures.sig_id, faults)
@@ -191,9 +190,12 @@ def read_dataset(directory: str | Path, missing: bool = False) -> Dataset:
         signatures=signatures,
         targets=scored.at(ids),
         target_names=scored.names,
-        drug_id=rows_at(drugs[1], drugs[0], ids) if drugs else None,
+        drug_id=rows_at(drugs.drug_id, drugs.sig_id, ids) if drugs else None,
         nonscored=nonscored.at(ids) if nonscored else None,
         nonscored_names=nonscored.names if nonscored else (),
+        groups={name: rows_at(values, drugs.sig_id, ids) for name, values in drugs.groups.items()}
+        if drugs
+        else {},
         source=str(directory),
         simulated=(directory / MARKER).is_file(),
     )
@@ -204,27 +206,8 @@ def read_dataset(directory: str | Path, missing: bool = False) -> Dataset:
 def complete(dataset: Dataset, told: Sequence[str] = (), **notes: Any) -> Dataset:
     """The dataset with its fingerprint and its notes, among them `told` and the warnings."""
     notes = {**dataset.notes, **notes, "warnings": [*told, *label_warnings(dataset)]}
-    values = {**vars(dataset), "fingerprint": fingerprint(dataset), "notes": notes}
+    values = {**vars(dataset), "fingerprint": fingerprint_dataset(dataset), "notes": notes}
     return Dataset(**values)
-
-
-def fingerprint(dataset: Dataset) -> str:
-    """Sha256 over names and values, in order; the same for every file format and column order."""
-    signatures = dataset.signatures
-    names = {
-        "spec": signatures.spec.to_dict(),
-        "targets": dataset.target_names,
-        "nonscored": dataset.nonscored_names,
-        "sig_id": signatures.sig_id.tolist(),
-        "drug_id": None if dataset.drug_id is None else dataset.drug_id.tolist(),
-    }
-    digest = hashlib.sha256(json.dumps(names).encode())
-    for values in signatures.inputs().values():
-        digest.update(np.ascontiguousarray(values))
-    for labels in (dataset.targets, dataset.nonscored):
-        if labels is not None:
-            digest.update(np.ascontiguousarray(np.packbits(labels != 0, axis=1)))
-    return digest.hexdigest()
 
 
 def label_warnings(dataset: Dataset) -> list[str]:

@@ -20,9 +20,10 @@ from moa_tf.data.columns import (
     read_numbers,
     read_time,
     read_types,
+    read_words,
     report,
 )
-from moa_tf.data.faults import COLUMNS, EXAMPLES, Faults
+from moa_tf.data.faults import COLUMNS, EXAMPLES, Faults, one_line
 from moa_tf.data.names import find_near_misses, find_spellings, shorten
 from moa_tf.data.schema import CONTROL, DOSES, TREATMENT, Signatures, SignatureSpec
 from moa_tf.data.tables import ROWS, Chunk, Table
@@ -58,6 +59,21 @@ class Targets:
     def at(self, sig_id: np.ndarray) -> np.ndarray:
         """[len(sig_id), T] float32, the rows of these ids, each of which must be there."""
         return rows_at(self.values, self.sig_id, sig_id)
+
+
+@dataclass(frozen=True)
+class Drugs:
+    """A table of `sig_id`, `drug_id`, and further columns by which rows can be grouped.
+
+    Attributes:
+        sig_id: [N] str objects.
+        drug_id: [N] str objects.
+        groups: name of a further column -> [N] str objects, '' where a value is missing.
+    """
+
+    sig_id: np.ndarray
+    drug_id: np.ndarray
+    groups: dict[str, np.ndarray]
 
 
 def rows_at(values: np.ndarray, have: np.ndarray, want: np.ndarray) -> np.ndarray:
@@ -254,20 +270,35 @@ def _read_probabilities(chunk: Chunk, names: Sequence[str], faults: Faults) -> n
     return values
 
 
-def load_drugs(table: Table | None, faults: Faults, tell: Tell) -> tuple[np.ndarray, np.ndarray] | None:
-    """The ids and, for each, the drug of a table of drugs."""
-    columns = ("sig_id", "drug_id")
-    if table is None or _check_columns(table, columns, columns, faults):
+def load_drugs(
+    table: Table | None, signatures: Signatures | None, faults: Faults, tell: Tell
+) -> Drugs | None:
+    """A table of drugs; of rows that belong to none of `signatures` the ids alone are looked at."""
+    needed = ("sig_id", "drug_id")
+    if table is None or _check_columns(table, needed, needed, faults):
         return None
+    further = [name for name in table.texts() if name not in needed]
+    columns = [*needed, *further]
     _remark(table, columns, tell, faults)
-    unique, ids, drugs = UniqueIds(), [], []
+    known = None if signatures is None else set(signatures.sig_id)
+    unique, extra = UniqueIds(), []
+    read: dict[str, list[np.ndarray]] = {name: [] for name in columns}
     for chunk in table.chunks(columns, columns, faults):
-        ids.append(unique.read(chunk, faults))
-        drugs.append(read_names(chunk, "drug_id", faults))
-    if not ids:
+        ids = unique.read(chunk, faults)
+        if known is not None:
+            wanted = np.fromiter((name in known for name in ids), bool, len(ids))
+            extra += ids[~wanted].tolist()
+            chunk = Chunk(
+                chunk.file, chunk.frame[wanted].reset_index(drop=True), chunk.row[wanted], chunk.decimal
+            )
+        read["sig_id"].append(chunk.frame["sig_id"].to_numpy(object))
+        read["drug_id"].append(read_names(chunk, "drug_id", faults))
+        for name in further:
+            read[name].append(read_words(chunk, name))
+    if not read["sig_id"]:
         return None
-    names = np.concatenate(drugs)
-    if odd := find_spellings(names):
+    values = {name: np.concatenate(parts) for name, parts in read.items()}
+    if odd := find_spellings(values["drug_id"]):
         shown = "; ".join(
             " and ".join(f"{name!r} in {rows} rows" for name, rows in group.items())
             for group in odd[:EXAMPLES]
@@ -275,7 +306,10 @@ def load_drugs(table: Table | None, faults: Faults, tell: Tell) -> tuple[np.ndar
         more = "; …" if len(odd) > EXAMPLES else ""
         what = f"{len(odd)} drugs are spelled in several ways, as to case, blanks or .0 ({shown}{more})"
         faults.add(table.path.name, f"column drug_id: {what}, expected one spelling each")
-    return np.concatenate(ids), names
+    if extra:
+        are = "1 id is" if len(extra) == 1 else f"{len(extra)} ids are"
+        tell(one_line(f"{table.name}: {are} not in train_features ({shorten(extra, EXAMPLES)}), ignored"))
+    return Drugs(values.pop("sig_id"), values.pop("drug_id"), values)
 
 
 def _check_columns(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,7 @@ TYPE_PREFIXES = ("trt_", "ctl_")
 DOSES = ("D1", "D2")
 """Levels of `cp_dose` in the competition's tables."""
 SPLITS = ("drug", "row", "kaggle")
-"""Ways to deal rows into folds, see `moa_tf.data.folds`."""
+"""Ways to deal rows into folds, see `moa_tf.data.folds`; any other is a column of `train_drug`."""
 
 TREATMENT = ("cp_type", "cp_time", "cp_dose", "cp_cell")
 """The treatment columns, in the order of a model's inputs."""
@@ -118,7 +119,7 @@ class Signatures:
 
     spec: SignatureSpec
     sig_id: np.ndarray
-    genes: np.ndarray | None
+    genes: np.ndarray | None = None
     cells: np.ndarray | None = None
     cp_type: np.ndarray | None = None
     cp_time: np.ndarray | None = None
@@ -157,7 +158,8 @@ class Dataset:
         drug_id: [N] str objects, or None where the directory has no `train_drug`.
         nonscored: [N, U] float32 or None, extra labels that are never scored.
         nonscored_names: U names.
-        fingerprint: sha256 over names and values; two equal fingerprints mean equal data.
+        groups: further columns of `train_drug` -> [N] str objects, '' where a value is missing.
+        fingerprint: sha256 over names and values, `groups` apart; two equal fingerprints mean equal data.
         source: where it came from, for messages and `run.json`.
         simulated: whether the values are known to be simulated.
     """
@@ -168,6 +170,7 @@ class Dataset:
     drug_id: np.ndarray | None = None
     nonscored: np.ndarray | None = None
     nonscored_names: tuple[str, ...] = ()
+    groups: Mapping[str, np.ndarray] = field(default_factory=dict)
     fingerprint: str = ""
     source: str = ""
     simulated: bool = False

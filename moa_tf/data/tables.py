@@ -100,6 +100,13 @@ class Table:
         used = set(used)
         return [name for name in self.header if name not in used]
 
+    def texts(self) -> list[str]:
+        """The columns that can be read as text."""
+        if isinstance(self._source, Delimited):
+            return self.columns
+        kinds = dict(zip(self.header, self._source.types, strict=True))
+        return [name for name in self.columns if is_text(kinds[name])]
+
     def remark(self, used: Collection[str]) -> str:
         """One line on how the file is read, where that is not plain, and on columns not used; '' for none."""
         parts = list(self._source.remarks) if isinstance(self._source, Delimited) else []

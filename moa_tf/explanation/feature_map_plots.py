@@ -98,6 +98,7 @@ def plot_activations(
     names: Sequence[str] = (),
     top: int = 12,
     unit: str = "logit",
+    grid: Sequence[int] = (),
 ) -> Figure:
     """Every feature at its pixel, coloured by its class activation; a panel for each mechanism.
 
@@ -108,18 +109,20 @@ def plot_activations(
         names: F labels, gene symbols for example; the strongest features are named.
         top: how many to name, at most.
         unit: of the activation, for the scale.
+        grid: rows and columns of cells between which the activation is interpolated, to be said in the scale.
 
     Returns:
         The figure.
     """
     pixels = np.asarray(pixels)
+    resolution = f", read from {grid[0]} × {grid[1]} cells" if len(grid) else ""
     figure, panels = _figure(len(activations), columns=2)
     for axes, (title, activation) in zip(panels, activations.items(), strict=False):
         activation = np.asarray(activation)
         order = np.argsort(activation, kind="stable")
         points = _scatter(axes, pixels[order], activation[order], image_size, cmap="YlOrRd", vmin=0)
         axes.set_title(title.replace("_", " "), loc="left")
-        figure.colorbar(points, ax=axes, label=f"class activation ({unit})", shrink=0.9)
+        figure.colorbar(points, ax=axes, label=f"class activation ({unit}){resolution}", shrink=0.9)
         if len(names):
             _label(axes, pixels, order[::-1][:top], names, image_size)
     return figure
@@ -149,17 +152,32 @@ def _scatter(axes: Axes, pixels: np.ndarray, values: np.ndarray, image_size: int
 
 
 def _label(axes: Axes, pixels: np.ndarray, which: np.ndarray, names: Sequence[str], image_size: int) -> None:
-    """Names in a column beside the map, in the order of their rows, each with a line to its feature."""
-    which = which[np.argsort(pixels[which, 0], kind="stable")]
+    """Names in a column beside the map, each with a line to its feature; no two lines cross.
+
+    Of all ways to deal out the places the one with the shortest lines is taken: two lines that crossed would be
+    shorter with their places exchanged.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    rows, columns = pixels[which].T
+    beside = image_size * 1.03
     heights = np.linspace(0.03, 0.97, len(which)) * image_size
-    for feature, height in zip(which, heights, strict=True):
-        row, column = pixels[feature]
+    lengths = np.hypot(rows[:, None] - heights, (columns - beside)[:, None])
+    for number, place in zip(*linear_sum_assignment(lengths), strict=True):
         axes.annotate(
-            names[feature],
-            (column, row),
-            (image_size * 1.03, height),
+            names[which[number]],
+            (columns[number], rows[number]),
+            (beside, heights[place]),
             fontsize=8,
             va="center",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": "0.45", "linewidth": 0.6, "shrinkA": 1, "shrinkB": 1},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": "0.45",
+                "linewidth": 0.6,
+                "shrinkA": 1,
+                "shrinkB": 1,
+                # Else the line aims at the middle of the name, and a long one's could cross another after all.
+                "relpos": (0, 0.5),
+            },
         )

@@ -176,7 +176,8 @@ def plot_mechanisms(
 ) -> None:
     """Draws the top features of those mechanisms that are predicted most, a panel each.
 
-    A bar is a feature's importance for the mechanism, the line on it its importance over all signatures.
+    A bar is a feature's importance for the mechanism, the line on it its importance over all signatures. The features
+    are those of `mechanism_table`, which exceed that the most; the longest bar comes first.
 
     Args:
         sums: from `explain_table`.
@@ -190,12 +191,15 @@ def plot_mechanisms(
     table = mechanism_table(sums, top)
     labels = dict(zip(sums.columns, label_columns(sums.columns, names or {}), strict=True))
     chosen = np.argsort(-sums.weights, kind="stable")[:mechanisms]
+    # A mechanism that nothing counts for has no features; with controls alone one empty panel says so.
+    chosen = [target for target in chosen if sums.weights[target] > 0] or chosen[:1]
     width = min(3, len(chosen))
     height = -(-len(chosen) // width)
     figure = Figure(figsize=(4.6 * width, 0.6 + 0.26 * height * (top + 3)), layout="constrained")
     overall = dict(zip(sums.columns, sums.overall, strict=True))
     for index, target in enumerate(chosen):
-        rows = table[table["mechanism"] == sums.targets[target]][::-1]
+        rows = table[table["mechanism"] == sums.targets[target]]
+        rows = rows.sort_values("importance", ascending=False, kind="stable")[::-1]
         axis = figure.add_subplot(height, width, index + 1)
         places = np.arange(len(rows))  # not names: those of two genes may be one
         axis.barh(places, rows["importance"], color="#4477aa")
@@ -207,5 +211,9 @@ def plot_mechanisms(
         axis.spines[["top", "right"]].set_visible(False)
         if index == 0:
             axis.legend(fontsize=7, frameon=False, loc="lower right")
-    figure.supxlabel("mean share of importance, weighted by the mechanism's probability", fontsize=9)
+    figure.supxlabel(
+        "mean share of importance, weighted by the mechanism's probability\n"
+        "(of the features that exceed their share over all signatures the most)",
+        fontsize=9,
+    )
     save_figure(figure, path, dpi=150)

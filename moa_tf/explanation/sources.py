@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from moa_tf.data.schema import Signatures, SignatureSpec
 from moa_tf.errors import InputError
-from moa_tf.models.base import families_with, get_family, importance_columns
+from moa_tf.models.base import get_family, importance_columns
+from moa_tf.serving.versions import REFERENCES
 
 
 class Explanation(NamedTuple):
@@ -21,11 +23,15 @@ class Explanation(NamedTuple):
         importance: [B, R], see `Source.columns`.
         probabilities: [B, T] of the mechanisms.
         features: [B, F] scaled features that a DeepInsight's images are drawn from, else None.
+        neighbours: [B, K] places in `Source.references` of the drugs that the prediction comes from, else None.
+        similarity: [B, K] to these, else None.
     """
 
     importance: np.ndarray
     probabilities: np.ndarray
     features: np.ndarray | None
+    neighbours: np.ndarray | None = None
+    similarity: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,9 @@ class Source:
         explain: computes a few signatures at a time, as an image model's memory demands.
         pixels: [F, 2] row and column of each feature in a DeepInsight's image, else None.
         image_size: pixels on a side of that image.
+        drawn: [F] which of the R columns these features are, else None.
+        grid: rows and columns of the maps that importance is read from; () where the model does not say.
+        references: `drug` and `mechanisms` of the drugs whose signatures the model holds, else None.
     """
 
     spec: SignatureSpec
@@ -47,41 +56,44 @@ class Source:
     explain: Callable[[Signatures], Explanation]
     pixels: np.ndarray | None = None
     image_size: int = 0
+    drawn: np.ndarray | None = None
+    grid: tuple[int, ...] = ()
+    references: pd.DataFrame | None = None
 
 
 def open_source(path: Path) -> Source:
     """Loads a run (it has a `run.json`) or an exported model, whichever `path` is.
 
     Raises:
-        InputError: neither, or a model of a family that cannot explain itself.
+        InputError: neither, or an export without the signature `explain`.
     """
     return _open_run(path) if (path / "run.json").is_file() else _open_saved_model(path)
 
 
 def _read_outputs(outputs: Mapping[str, Any], targets: int) -> Explanation:
-    """What explains one mechanism a signature counts for that one alone: it gets probability 1."""
+    """Importance that is for one mechanism a signature counts for that one alone: it gets probability 1."""
     # Exports of version 0.1.0 give a DeepInsight's activation by itself.
     importance = outputs["importance" if "importance" in outputs else "activation"].numpy()
     sums = importance.sum(axis=1, keepdims=True)
-    if "target" in outputs:
-        probabilities = np.eye(targets, dtype=np.float32)[outputs["target"].numpy()]
-    else:
+    if "probabilities" in outputs:
         probabilities = outputs["probabilities"].numpy()
+    else:
+        probabilities = np.eye(targets, dtype=np.float32)[outputs["target"].numpy()]
     features = outputs["features"].numpy() if "features" in outputs else None
-    return Explanation(importance / np.where(sums > 0, sums, 1.0), probabilities, features)
+    near = [outputs[name].numpy() if name in outputs else None for name in ("neighbours", "similarity")]
+    return Explanation(importance / np.where(sums > 0, sums, 1.0), probabilities, features, *near)
 
 
 def _open_run(path: Path) -> Source:
     import tensorflow as tf
 
     from moa_tf.serving.export import suggest_batch_size
+    from moa_tf.serving.run_export import reference_table
     from moa_tf.training.network_learner import load_members
     from moa_tf.training.run import Run
 
     description = Run(path).description
     family = get_family(description["model"])
-    if family.explain is None:
-        raise InputError(f"{path}: is a run of {family.name}; expected one of {_explaining()}")
     spec = SignatureSpec.from_dict(description["panel"])
     members = load_members(path)
     function = tf.function(family.explain(members), reduce_retracing=True)
@@ -89,7 +101,10 @@ def _open_run(path: Path) -> Source:
     def explain(signatures: Signatures) -> dict[str, Any]:
         return function({name: tf.constant(value) for name, value in signatures.inputs().items()})
 
-    return _source(spec, tuple(description["targets"]), explain, suggest_batch_size(members))
+    references = None
+    if family.references is not None:
+        references = reference_table(family.references(members), description["targets"])
+    return _source(spec, tuple(description["targets"]), explain, suggest_batch_size(members), references)
 
 
 def _open_saved_model(path: Path) -> Source:
@@ -98,19 +113,18 @@ def _open_saved_model(path: Path) -> Source:
     served = load_model(path)
     if "explain" not in served.loaded.signatures:
         raise InputError(
-            f"{served.path}: a {served.metadata.get('model')} without the signature explain; expected an export of "
-            + _explaining()
+            f"{served.path}: a {served.metadata.get('model')} without the signature explain; expected an export by "
+            "this version"
         )
     signature = served.loaded.signatures["explain"]
 
     def explain(signatures: Signatures) -> dict[str, Any]:
         return signature(**raw_inputs(signatures))
 
-    return _source(served.spec, served.target_names, explain, served.metadata.get("batch_size", 32))
-
-
-def _explaining() -> str:
-    return " or ".join(families_with("explain"))
+    table = served.path / "assets" / REFERENCES
+    references = pd.read_csv(table, dtype=str, keep_default_na=False) if table.exists() else None
+    batch_size = served.metadata.get("batch_size", 32)
+    return _source(served.spec, served.target_names, explain, batch_size, references)
 
 
 def _source(
@@ -118,6 +132,7 @@ def _source(
     targets: tuple[str, ...],
     outputs_of: Callable[[Signatures], dict[str, Any]],
     batch_size: int,
+    references: pd.DataFrame | None,
 ) -> Source:
     def explain(signatures: Signatures) -> Explanation:
         starts = range(0, max(len(signatures), 1), batch_size)
@@ -132,7 +147,12 @@ def _source(
     outputs = outputs_of(_placeholder(spec))
     pixels = outputs["pixels"].numpy() if "pixels" in outputs else None
     size = int(outputs["image_size"]) if "pixels" in outputs else 0
-    return Source(spec, importance_columns(spec), targets, explain, pixels, size)
+    drawn = None
+    if pixels is not None:  # Exports of version 0.1.0 draw all.
+        drawn = outputs["columns"].numpy() if "columns" in outputs else np.arange(len(pixels))
+    grid = tuple(outputs["grid"].numpy().tolist()) if "grid" in outputs else ()
+    columns = importance_columns(spec)
+    return Source(spec, columns, targets, explain, pixels, size, drawn, grid, references)
 
 
 def _placeholder(spec: SignatureSpec) -> Signatures:

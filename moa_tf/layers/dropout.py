@@ -40,12 +40,23 @@ class ByteDropout(keras.layers.Dropout):
             return ops.zeros_like(inputs)
         if not training or not 0 < self.rate < 1 or self.noise_shape is not None or not len(inputs.shape):
             return super().call(inputs, training=training)
-        dropped = min(max(round(self.rate * LEVELS), 1), LEVELS - 1)
-        *leading, last = ops.shape(inputs)
+        scale = ops.cast(self.scale, inputs.dtype)
+        return inputs * (ops.cast(self.kept(ops.shape(inputs)), inputs.dtype) * scale)
+
+    def kept(self, shape: Any) -> Any:
+        """Draws which elements of an array of that shape, of one axis at least, are kept: bool."""
+        *leading, last = shape
         # The largest int32 is never drawn: a byte's probability is off by less than 1e-9.
         words = keras.random.randint(
             (*leading, (last + 3) // 4), -(2**31), 2**31 - 1, dtype="int32", seed=self.seed_generator
         )
-        kept = ops.view(words, "uint8")[..., :last] >= dropped
-        scale = LEVELS / (LEVELS - dropped)
-        return inputs * (ops.cast(kept, inputs.dtype) * ops.cast(scale, inputs.dtype))
+        return ops.view(words, "uint8")[..., :last] >= self._dropped
+
+    @property
+    def scale(self) -> float:
+        """What makes up for the elements that are dropped, at a rate above 0 and below 1."""
+        return LEVELS / (LEVELS - self._dropped)
+
+    @property
+    def _dropped(self) -> int:
+        return min(max(round(self.rate * LEVELS), 1), LEVELS - 1)

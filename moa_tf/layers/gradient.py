@@ -33,3 +33,40 @@ def custom_gradient(function: Callable[..., Any]) -> Callable[..., Any]:
         )
 
     return refuse
+
+
+def value_and_gradients(function: Callable[[list[Any]], Any], inputs: list[Any]) -> tuple[Any, list[Any]]:
+    """A function's value, and the gradients of the value's sum with respect to its inputs, none to any weight.
+
+    Args:
+        function: of a list of tensors, made of Keras operations; gives one tensor.
+        inputs: floating-point tensors.
+
+    Returns:
+        function(inputs), and a tensor of each input's shape, zeros for one that the function does not read.
+
+    Raises:
+        InputError: another backend than `BACKENDS`.
+    """
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        # Unasked, a tape follows every variable, and keeps for each what its gradient would need.
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(inputs)
+            value = function(inputs)
+        gradients = tape.gradient(value, inputs, unconnected_gradients="zero")
+        return value, [ops.convert_to_tensor(gradient) for gradient in gradients]
+    if backend == "jax":
+        import jax
+
+        def total(values: list[Any]) -> tuple[Any, Any]:
+            value = function(values)
+            return ops.sum(value), value
+
+        gradients, value = jax.grad(total, has_aux=True)(inputs)
+        return value, gradients
+    raise InputError(
+        f"Keras's backend {backend}: no gradients of inputs; expected KERAS_BACKEND=" + " or ".join(BACKENDS)
+    )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -22,10 +22,29 @@ if TYPE_CHECKING:
     from moa_tf.data.schema import Signatures
 
 Tensors = dict[str, Any]
-Member = tuple["keras.Model", Sequence["keras.Model"]]
-"""A fold's preprocessing and the networks on top of it."""
-
 Explainer = Callable[[Tensors], Tensors]
+
+
+class Member(NamedTuple):
+    """A fold's models.
+
+    Attributes:
+        preprocessing: fitted on the training rows.
+        networks: on top of it, one for each seed.
+        baseline: the signature that explanation starts from, name -> [...] as in `spec.inputs`, `cp_type` apart;
+            see `fit_baseline`. Empty where nothing was kept.
+    """
+
+    preprocessing: keras.Model
+    networks: Sequence[keras.Model]
+    baseline: Mapping[str, np.ndarray] = MappingProxyType({})
+
+
+def explain_by_gradients(members: Sequence[Member]) -> Explainer:
+    """How a family explains itself that brings nothing better: see `integrated_gradients.explainer`."""
+    from moa_tf.models.integrated_gradients import explainer
+
+    return explainer(members)
 
 
 @dataclass(frozen=True)
@@ -75,6 +94,33 @@ class Hyperparameters:
 
 
 @dataclass(frozen=True)
+class Task:
+    """What a family with a solver of its own is fitted on: the fold's training rows, and no others.
+
+    Attributes:
+        features: name -> [M, ...], the network's inputs.
+        targets: [M, T] float32.
+        drug: [M] str, the drug of each row, or its own id where drugs are not known.
+        treated: [M] bool, the rows that figures are taken on.
+        inner: (fitted on, judged) indices into the M rows, to choose by: drugs are held out there too. Empty where
+            there are too few drugs to hold any out.
+    """
+
+    features: dict[str, np.ndarray]
+    targets: np.ndarray
+    drug: np.ndarray
+    treated: np.ndarray
+    inner: Sequence[tuple[np.ndarray, np.ndarray]]
+
+
+class References(NamedTuple):
+    """Drugs whose signatures a model holds: their ids, R of them, and their mechanisms [R, T] bool."""
+
+    ids: tuple[str, ...]
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
 class Family:
     """One kind of model, as training, export and explanation see it.
 
@@ -93,12 +139,23 @@ class Family:
         explain: members -> explainer, a function from the tensors of `spec.inputs` to named tensors, made of Keras
             operations only, so that it can become the `explain` signature of an export. It gives `importance`
             [B, R], not negative, of the columns that `importance_columns` lists (those at the end that it does
-            not read may be left out), and either `target` [B] int32, the one mechanism that this is for, or
-            `probabilities` [B, T]. A family that draws signatures as images also gives `pixels` [F, 2],
-            `image_size` and the scaled `features` [B, F]. None where the family cannot explain itself.
+            not read may be left out), and `target` [B] int32, each signature's top mechanism. Importance is for
+            that one alone, unless there are `probabilities` [B, T]: then it is for all, in these parts. A family
+            that draws signatures as images also gives `pixels` [F, 2], `image_size`, the scaled `features` [B, F],
+            `columns` [F], which of the R these are, and the `grid` [2] of cells that importance is read from. By
+            default integrated gradients.
         reconstruction: (network, architecture, seed) -> keras.Model, for self-supervised pretraining: from the
             network's inputs to the reconstruction error of each row, by way of layers of `network` itself, which
             so are trained. None where the family has none.
+        training_output: network -> the symbolic tensor inside it that the loss is taken of, [B, T] logits, or
+            [B, k, T] of k members that are trained side by side; by default the network's output.
+        finish: (network, architecture) -> the network that is kept, called once after training; by default the
+            same.
+        solve: (network, task, architecture) -> JSON values that say what was chosen. Fits the weights without
+            epochs, where the family has a way of its own, such as a convex solver; None trains by the recipe.
+        references: members -> the drugs whose signatures the networks hold; the explainer then also gives `neighbours`
+            [B, K] int32, places among these, of most weight first, and their `similarity` [B, K]. None where they hold
+            none.
         callbacks: architecture -> Keras callbacks that its training needs beside what every family's does.
         synchronise: take batch statistics over all replicas. TensorFlow walks the whole graph for each of these
             sums when it traces a step, which is nothing for ten layers and many minutes for an EfficientNet.
@@ -110,8 +167,12 @@ class Family:
     choose_preset: Callable[[int], str]
     fit_preprocessing: Callable[[Signatures, Any, int], keras.Model]
     build: Callable[[keras.Model, Any, np.ndarray, int], keras.Model]
-    explain: Callable[[Sequence[Member]], Explainer] | None = None
+    explain: Callable[[Sequence[Member]], Explainer] = explain_by_gradients
     reconstruction: Callable[[keras.Model, Any, int], keras.Model] | None = None
+    training_output: Callable[[keras.Model], keras.KerasTensor] = lambda network: network.output
+    finish: Callable[[keras.Model, Any], keras.Model] = lambda network, architecture: network
+    solve: Callable[[keras.Model, Task, Any], dict[str, Any]] | None = None
+    references: Callable[[Sequence[Member]], References] | None = None
     callbacks: Callable[[Any], list[keras.callbacks.Callback]] = lambda architecture: []
     synchronise: bool = True
     deterministic_on_gpu: bool = True
@@ -120,6 +181,9 @@ class Family:
 FAMILIES: Mapping[str, str] = MappingProxyType(
     {
         "mlp": "moa_tf.models.mlp",
+        "linear": "moa_tf.models.linear",
+        "connectivity": "moa_tf.models.connectivity",
+        "tabm": "moa_tf.models.tabm",
         "resnet": "moa_tf.models.resnet",
         "cnn1d": "moa_tf.models.cnn1d",
         "gru": "moa_tf.models.recurrent:GRU",

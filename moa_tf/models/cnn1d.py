@@ -11,8 +11,7 @@ import numpy as np
 from moa_tf.config import Recipe, require
 from moa_tf.layers import CELU, ByteDropout, FastBatchNormalization, WeightNormDense
 from moa_tf.models.base import Family, Hyperparameters, output_bias
-from moa_tf.models.mlp import SMALL_TABLE
-from moa_tf.models.tabular import TabularConfig, fit_preprocessing
+from moa_tf.models.tabular import SMALL_SCALING, SMALL_TABLE, TabularConfig, fit_preprocessing
 
 
 @dataclass(frozen=True)
@@ -76,15 +75,16 @@ PRESETS = MappingProxyType(
                 dropout=0.3,
                 skip_dropout=(0.3,),
                 output_dropout=0.5,
-                row_statistics=True,
+                **SMALL_SCALING,
             ),
             Recipe(
-                epochs=60,
+                steps=800,
                 batch_size=32,
                 optimizer="adam",
                 learning_rate=4e-3,
                 weight_decay=1e-4,
                 label_smoothing=0.0,
+                early_stopping=8,
             ),
         ),
     }

@@ -13,8 +13,7 @@ from moa_tf.config import Recipe, require
 from moa_tf.data.schema import Signatures
 from moa_tf.layers import ByteDropout
 from moa_tf.models.base import Family, Hyperparameters, output_bias
-from moa_tf.models.mlp import SMALL_TABLE
-from moa_tf.models.tabular import TabularConfig, apply, fit_parts, join
+from moa_tf.models.tabular import SMALL_SCALING, SMALL_TABLE, TabularConfig, apply, fit_parts, join
 from moa_tf.preprocessing import CorrelationOrder
 
 
@@ -64,15 +63,16 @@ PRESETS = MappingProxyType(
         ),
         "small": Hyperparameters(
             RecurrentConfig(
-                step_size=16, embedding=64, units=64, layers=1, dropout=0.3, output_dropout=0.5, row_statistics=True
+                step_size=16, embedding=64, units=64, layers=1, dropout=0.3, output_dropout=0.5, **SMALL_SCALING
             ),
             Recipe(
-                epochs=40,
+                steps=800,
                 batch_size=32,
                 optimizer="adam",
                 learning_rate=2e-3,
                 weight_decay=1e-4,
                 label_smoothing=0.0,
+                early_stopping=8,
                 clip_norm=1.0,
             ),
         ),

@@ -12,8 +12,7 @@ from moa_tf.config import Recipe, require
 from moa_tf.data.schema import Signatures
 from moa_tf.layers import ByteDropout, FastBatchNormalization
 from moa_tf.models.base import Family, Hyperparameters, output_bias
-from moa_tf.models.mlp import SMALL_TABLE
-from moa_tf.models.tabular import TabularConfig, feature_vector, fit_parts, join
+from moa_tf.models.tabular import SMALL_SCALING, SMALL_TABLE, TabularConfig, feature_vector, fit_parts, join
 from moa_tf.preprocessing import MostVariable
 
 
@@ -51,14 +50,15 @@ PRESETS = MappingProxyType(
             Recipe(epochs=25, batch_size=128, optimizer="adam", learning_rate=2e-3, weight_decay=1e-5),
         ),
         "small": Hyperparameters(
-            ResNetConfig(selected=100, wide=128, narrow=64, dropout=(0.4,), row_statistics=True),
+            ResNetConfig(selected=100, wide=128, narrow=64, dropout=(0.4,), **SMALL_SCALING),
             Recipe(
-                epochs=60,
+                steps=800,
                 batch_size=32,
                 optimizer="adam",
                 learning_rate=3e-3,
                 weight_decay=1e-3,
                 label_smoothing=0.0,
+                early_stopping=8,
             ),
         ),
     }

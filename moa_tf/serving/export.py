@@ -22,6 +22,7 @@ import datetime
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from moa_tf.atomic import sync_tree, temporary_directory, to_plain
@@ -32,11 +33,11 @@ from moa_tf.serving.versions import METADATA, check_root, latest_version, load_m
 __all__ = ["export", "latest_version", "load_metadata"]
 
 if TYPE_CHECKING:
-    import keras
     import tensorflow as tf
 
+    from moa_tf.models.base import Member
+
 Tensors = dict[str, "tf.Tensor"]
-Member = tuple["keras.Model", Sequence["keras.Model"]]
 
 
 def export(
@@ -47,6 +48,7 @@ def export(
     target_names: Sequence[str],
     metadata: Mapping[str, Any],
     explainer: Callable[[Tensors], Tensors] | None = None,
+    assets: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:
     """Writes `root/<version>/`, with the number after the highest there, as a whole or not at all.
 
@@ -57,8 +59,8 @@ def export(
     directory behind, which can be deleted. Exporters that run at once get different versions.
 
     Args:
-        members: (preprocessing, networks) for each fold: a Keras model from a dict of `spec.inputs`, or of
-            some of them, to a dict of features, and Keras models from that dict to [B, T] logits.
+        members: for each fold a Keras model from a dict of `spec.inputs`, or of some of them, to a dict of
+            features, and Keras models from that dict to [B, T] logits.
         root: directory of the versions; made if it does not exist.
         spec: the panel.
         target_names: T names, in the order of the logits.
@@ -66,6 +68,7 @@ def export(
             `ensemble` (how the members were made), the run's configuration. Becomes JSON; NaN becomes null.
         explainer: gets the tensors of `spec.inputs` (cp_type and cp_dose as codes) and gives named tensors
             for the `explain` signature; a Keras model, or a function that calls some.
+        assets: further files beside the metadata: name -> text.
 
     Returns:
         The new version's directory.
@@ -85,7 +88,7 @@ def export(
     check_root(root)
     if (root / "saved_model.pb").exists():
         raise InputError(f"{root}: is a SavedModel itself, expected the directory of its versions")
-    networks = [network for _, several in members for network in several]
+    networks = [network for member in members for network in member.networks]
     if not networks:
         raise ValueError("export: no network to export")
     for network in networks:
@@ -94,9 +97,11 @@ def export(
             raise ValueError(f"export: a network gives {width} logits for {len(target_names)} target names")
     description = _describe(members, spec, target_names, metadata, explainer is not None)
     with temporary_directory(root) as temporary:
-        asset = temporary / METADATA
-        asset.write_text(description, encoding="utf-8")
-        _save(members, temporary / "model", spec, explainer, asset)
+        files = []
+        for name, text in {METADATA: description, **assets}.items():
+            files.append(temporary / name)
+            files[-1].write_text(text, encoding="utf-8")
+        _save(members, temporary / "model", spec, explainer, files)
         sync_tree(temporary / "model")
         return publish(temporary / "model", root)
 
@@ -106,7 +111,7 @@ def suggest_batch_size(members: Sequence[Member]) -> int:
     from moa_tf.training.inference import fitting_batch_size
 
     return fitting_batch_size(
-        [model for preprocessing, networks in members for model in (preprocessing, *networks)]
+        [model for member in members for model in (member.preprocessing, *member.networks)]
     )
 
 
@@ -129,7 +134,7 @@ def _describe(
         "targets": list(target_names),
         "spec": spec.to_dict(),
         "signatures": ["serving_default", "serving_examples"] + ["explain"] * explains,
-        "networks": sum(len(networks) for _, networks in members),
+        "networks": sum(len(member.networks) for member in members),
         "batch_size": suggest_batch_size(members),
         "combination": "mean of the networks' probabilities; vehicle controls 0",
         "versions": {**versions, "numpy": np.__version__},
@@ -143,18 +148,19 @@ def _save(
     directory: Path,
     spec: SignatureSpec,
     explainer: Callable[[Tensors], Tensors] | None,
-    asset: Path,
+    assets: Sequence[Path],
 ) -> None:
     import tensorflow as tf
 
-    count = sum(len(networks) for _, networks in members)
+    count = sum(len(member.networks) for member in members)
 
     def probabilities(inputs: Tensors) -> Tensors:
         total = 0.0
-        for preprocessing, networks in members:
+        for member in members:
             # Keras 3.12 takes no input that nothing reads, so a preprocessing may lack some.
-            features = preprocessing({name: inputs[name] for name in preprocessing.input}, training=False)
-            for network in networks:
+            read = {name: inputs[name] for name in member.preprocessing.input}
+            features = member.preprocessing(read, training=False)
+            for network in member.networks:
                 total += tf.sigmoid(tf.cast(network(features, training=False), tf.float32))
         mean = total / count
         if "cp_type" in inputs:
@@ -179,7 +185,7 @@ def _save(
     # Only what the signatures read: no Keras objects, whose classes the reader may lack, nor dropout's seeds.
     captured = {id(v): v for function in functions.values() for v in function.graph.variables}
     model.weights = list(captured.values())
-    model.metadata = tf.saved_model.Asset(str(asset))
+    model.assets = [tf.saved_model.Asset(str(path)) for path in assets]
     tf.saved_model.save(model, str(directory), signatures=functions)
 
 

@@ -14,7 +14,8 @@ from moa_tf.errors import InputError
 
 METADATA = "metadata.json"
 """Name of the asset that `export` writes."""
-
+REFERENCES = "references.csv"
+"""Name of the asset that lists the drugs whose signatures a model holds: `drug`, and its `mechanisms`."""
 
 PATTERN = "*?[\\"
 """What TensorFlow takes for a pattern when it looks for a SavedModel's weights: `m[9]` would be `m9`."""

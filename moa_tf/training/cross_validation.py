@@ -15,8 +15,10 @@ import pandas as pd
 
 import moa_tf
 from moa_tf.config import LARGEST_SEED, Config, require
+from moa_tf.data.fingerprint import fingerprint_names
 from moa_tf.data.folds import assign_folds
-from moa_tf.data.schema import Dataset
+from moa_tf.data.groups import count_groups, find_groups, remarks
+from moa_tf.data.schema import SPLITS, Dataset
 from moa_tf.evaluation.intervals import bootstrap, interval
 from moa_tf.evaluation.metrics import evaluate
 from moa_tf.training.fold import ALL, Fold, check_fold, make_fold
@@ -33,7 +35,7 @@ class Validation(Config):
     """How a learner is validated.
 
     Attributes:
-        split: `drug`, `row` or `kaggle`; see `moa_tf.data.folds`.
+        split: `drug`, `row`, `kaggle` (see `moa_tf.data.folds`), or a column of `train_drug` (`moa_tf.data.groups`).
         folds: number of folds.
         seeds: members of each fold.
         seed: of everything random.
@@ -78,7 +80,8 @@ def cross_validate(
 
     Returns:
         What `metrics.json` holds: `overall` and `folds`, see `moa_tf.evaluation.metrics.evaluate`, over those folds
-        that are finished. Each row is predicted by members that never saw it, nor its drug if `split` is `drug`.
+        that are finished. Each row is predicted by members that never saw it, nor its drug if `split` is `drug`,
+        nor its group if that is a column, which `groups` is then about (see `moa_tf.data.groups.count_groups`).
         AUROC and average precision of `overall` rank within folds; `intervals` are over drugs. Empty for a worker
         that does not write.
 
@@ -96,8 +99,14 @@ def cross_validate(
     if validation.shuffle_labels:
         dataset = with_shuffled_labels(dataset, validation.seed)
     folds = make_folds(dataset, validation, learner.train_on_controls)
+    for line in remarks(dataset, validation.split):
+        reporter.message(line)
     nothing = np.zeros(len(dataset), bool)
-    every: dict[int | str, Fold] = {**folds, ALL: make_fold(ALL, dataset, nothing, learner.train_on_controls)}
+    unit = _units(dataset, validation.split)
+    every: dict[int | str, Fold] = {
+        **folds,
+        ALL: make_fold(ALL, dataset, nothing, learner.train_on_controls, unit),
+    }
     plan = {
         "folds": list(folds) if only_fold is None else [only_fold],
         "seeds": validation.seeds,
@@ -125,23 +134,29 @@ def cross_validate(
                 training.fold(every[ALL], state)
         if not learner.writes:
             return {}
-        return _score(dataset, validation, run, folds, training.results)
+        return _score(dataset, validation, run, folds, training.results, learner.caveat)
 
 
 def make_folds(dataset: Dataset, validation: Validation, train_on_controls: bool) -> dict[int, Fold]:
     """The folds by their numbers; the same arguments give the same ones."""
     fold_of_row = assign_folds(
         dataset.targets,
-        dataset.drug_id,
+        find_groups(dataset, validation.split),
         validation.split,
         validation.folds,
         validation.seed,
         control=dataset.signatures.control,
     )
     return {
-        number: make_fold(number, dataset, fold_of_row == number, train_on_controls)
+        number: make_fold(
+            number, dataset, fold_of_row == number, train_on_controls, _units(dataset, validation.split)
+        )
         for number in range(validation.folds)
     }
+
+
+def _units(dataset: Dataset, split: str) -> np.ndarray | None:
+    return dataset.signatures.sig_id if split == "row" else find_groups(dataset, split)
 
 
 class _State:
@@ -239,6 +254,7 @@ def _score(
     run: Run,
     folds: dict[int, Fold],
     results: dict[int | str, list[tuple[np.ndarray, dict[str, Any]]]],
+    caveat: str,
 ) -> dict[str, Any]:
     """Writes the out-of-fold table and the metrics of the folds that there are results of."""
     control = dataset.signatures.control
@@ -272,17 +288,26 @@ def _score(
             **figures(scored),
             "intervals": {name: list(interval(values)) for name, values in samples.items()},
         },
-        "folds": [{"fold": name, **figures(fold_of_row == name)} for name in names],
+        "folds": [{"fold": name, **figures(fold_of_row == name), **_chosen(results[name])} for name in names],
         "folds_planned": validation.folds,
         "split": validation.split
         if dataset.drug_id is not None or validation.split == "row"
         else "signature",
         "simulated": dataset.simulated,
         "shuffled_labels": validation.shuffle_labels,
+        "caveat": caveat,
         "models": run.digest(),
     }
+    if validation.split not in SPLITS:
+        metrics["groups"] = count_groups(dataset, validation.split)
     write_text(run.directory / "metrics.json", metrics)
     return metrics
+
+
+def _chosen(results: list[tuple[np.ndarray, dict[str, Any]]]) -> dict[str, Any]:
+    """What the fold's members chose inside it."""
+    chosen = [history["chosen"] for _, history in results if history.get("chosen")]
+    return {"chosen": chosen} if chosen else {}
 
 
 def with_shuffled_labels(dataset: Dataset, seed: int) -> Dataset:
@@ -301,6 +326,8 @@ def with_shuffled_labels(dataset: Dataset, seed: int) -> Dataset:
 def _describe(dataset: Dataset, learner: Learner, validation: Validation) -> dict[str, Any]:
     import tensorflow as tf
 
+    split = validation.split
+    groups = {} if split in SPLITS else {"groups": {split: fingerprint_names(dataset.groups[split])}}
     return {
         "model": learner.name,
         "settings": {"model": learner.name, **validation.to_dict(), **learner.settings()},
@@ -310,6 +337,7 @@ def _describe(dataset: Dataset, learner: Learner, validation: Validation) -> dic
             "signatures": len(dataset),
             "simulated": dataset.simulated,
             "inputs": learner.inputs(),
+            **groups,
         },
         "panel": dataset.signatures.spec.to_dict(),
         "targets": list(dataset.target_names),

@@ -37,36 +37,43 @@ class Progress:
 
 @dataclass(frozen=True)
 class Course:
-    """What a training without held-out rows repeats of those that had some.
+    """What a training repeats of others that were steered, on rows that were held out of them.
 
     Attributes:
-        epochs: after how many to stop, on the way of the recipe's schedule.
+        fraction: after how much of the schedule to stop.
         learning_rates: that of each epoch, where the judged loss moved it (`plateau`); else None.
     """
 
-    epochs: int
+    fraction: float = 1.0
     learning_rates: tuple[float, ...] | None = None
+
+    def epochs(self, planned: int) -> int:
+        """How many of the schedule's `planned` epochs to train."""
+        return max(1, round(self.fraction * planned))
 
 
 def repeat(recipe: Recipe, histories: Sequence[dict[str, Any]]) -> Course:
-    """The course of the folds: the (upper) median of the epochs that they kept, and of their rates in each epoch.
+    """The course of some trainings: the (upper) median of the epochs that they kept, and of their rates in each epoch.
 
     Args:
         recipe: by which they were trained.
-        histories: of every network of every fold, as `train_network` gives them.
+        histories: of every network, as `train_network` gives them.
     """
-    epochs = recipe.epochs
+    fraction = 1.0
     if recipe.early_stopping:
-        epochs = statistics.median_high(history["best_epoch"] + 1 for history in histories)
+        fraction = statistics.median_high(
+            (history["best_epoch"] + 1) / history["planned"] for history in histories
+        )
     if recipe.schedule != "plateau":
-        return Course(epochs)
+        return Course(fraction)
     rates = [[epoch["learning_rate"] for epoch in history["epochs"]] for history in histories]
+    longest = max(map(len, rates))
     return Course(
-        epochs,
+        fraction,
+        # A network that had stopped by then says nothing; one at least went as far as the median.
         tuple(
-            # A network that had stopped by then says nothing; one at least went as far as the median.
             statistics.median_high(several[epoch] for several in rates if epoch < len(several))
-            for epoch in range(epochs)
+            for epoch in range(longest)
         ),
     )
 
@@ -80,12 +87,15 @@ def probabilities(network: Inference, features: dict[str, np.ndarray]) -> np.nda
 class Follow(keras.callbacks.Callback):
     """Judges each epoch on the treated held-out rows; lowers the learning rate, stops, checkpoints.
 
+    By a course it judges too, for whoever watches, and nothing follows from it.
+
     Keras has a callback for each of these, but none that can be resumed: their state is lost with the process.
     What it judges by is the log loss over treated rows that the run's table gives.
     """
 
     def __init__(
         self,
+        network: keras.Model,
         data: NetworkData,
         recipe: Recipe,
         course: Course | None,
@@ -95,7 +105,7 @@ class Follow(keras.callbacks.Callback):
         chief: bool,
     ) -> None:
         super().__init__()
-        self.recipe, self.course = recipe, course
+        self.network, self.recipe, self.course = network, recipe, course
         self.checkpoint, self.checkpoint_seconds = checkpoint, checkpoint_seconds
         self.reporter, self.chief = reporter, chief
         self.judged = data.at(data.fold.judged)
@@ -122,14 +132,16 @@ class Follow(keras.callbacks.Callback):
         return len(self.progress.history)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        self.inference = Inference(self.model)
+        self.inference = Inference(self.network)
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         self.reporter.batch()
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         if self.course is not None and self.course.learning_rates is not None:
-            self.model.optimizer.learning_rate.assign(self.course.learning_rates[epoch])
+            rates = self.course.learning_rates
+            # On more rows an epoch of some steps is not quite the same share of the whole.
+            self.model.optimizer.learning_rate.assign(rates[min(epoch, len(rates) - 1)])
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         loss = float(logs["loss"])
@@ -164,7 +176,8 @@ class Follow(keras.callbacks.Callback):
         progress.stalled += 1
         progress.since_reduced += 1
         # A course sets each epoch's rate itself.
-        if recipe.schedule == "plateau" and progress.since_reduced >= recipe.plateau_patience:
+        plateau = recipe.schedule == "plateau" and self.course is None
+        if plateau and progress.since_reduced >= recipe.plateau_patience:
             rate = self.model.optimizer.learning_rate
             rate.assign(float(np.asarray(rate)) * recipe.plateau_factor)
             progress.since_reduced = 0

@@ -25,6 +25,7 @@ class Learner(ABC):
         shared: names of the files that `prepare` saves in the fold's directory; may be empty.
         files: names of the files that `fit` saves in the member's directory.
         train_on_controls: whether vehicle controls are among the rows to fit on.
+        caveat: what a reader of the figures must know; goes with them.
         writes: whether this process writes the run. Others of several workers only compute.
     """
 
@@ -32,6 +33,7 @@ class Learner(ABC):
     shared: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     train_on_controls: bool = False
+    caveat: str = ""
     writes: bool = True
 
     @abstractmethod
@@ -83,15 +85,16 @@ class Learner(ABC):
         Args:
             dataset: all rows.
             prepared: from `prepare`.
-            fold: which rows are for what. Nothing of the held-out rows may reach the member, unless by choosing an
-                epoch on `fold.judged`.
+            fold: which rows are for what. Nothing of the held-out rows may reach the member, its choices included,
+                unless `caveat` says so.
             seed: of what is random in it.
             directory: where to write `files`, each whole or not at all; what else lies there is the learner's own.
             label: what to call this member in messages.
             reporter: told of the progress.
 
         Returns:
-            Probabilities [V, T] float32 of `fold.held_out`, and a history for `refit`, of JSON values.
+            Probabilities [V, T] float32 of `fold.held_out`, and a history for `refit`, of JSON values; what was
+            chosen inside the fold stands in it as `chosen`.
         """
 
     def refit(self, histories: Sequence[dict[str, Any]]) -> Learner:

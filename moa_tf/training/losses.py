@@ -21,6 +21,10 @@ class SmoothedBinaryCrossentropy(keras.losses.Loss):
         label_smoothing: s, in [0, 1).
         positive_weights: T weights of the positives, or None for 1.
 
+    Call arguments:
+        y_true: [B, T] labels.
+        y_pred: [B, T] logits; or [B, k, T] of k members, whose losses are averaged.
+
     Raises:
         InputError: label_smoothing outside [0, 1), or weights that are not finite and positive.
 
@@ -55,12 +59,14 @@ class SmoothedBinaryCrossentropy(keras.losses.Loss):
     def call(self, y_true, y_pred):
         y = ops.cast(y_true, "float32") * (1.0 - self.label_smoothing) + 0.5 * self.label_smoothing
         z = ops.cast(y_pred, "float32")
+        if len(z.shape) > len(y.shape):
+            y = ops.expand_dims(y, 1)
         if self.positive_weights is None:
             losses = ops.softplus(z) - y * z
         else:
             weights = np.asarray(self.positive_weights, "float32")
             losses = weights * y * ops.softplus(-z) + (1.0 - y) * ops.softplus(z)
-        return ops.mean(losses, axis=-1)
+        return ops.mean(losses, axis=tuple(range(1, len(z.shape))))
 
     def get_config(self) -> dict:
         return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,37 @@ class NetworkData:
         return {name: values[rows] for name, values in self.features.items()}
 
 
+EPOCH_STEPS = 25
+"""At least so many steps make an epoch where a training is measured in steps: judging costs as much as some of them."""
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a training is.
+
+    Attributes:
+        batch_size: global.
+        passes: over the rows, in each epoch.
+        steps: in each epoch.
+        epochs: that the schedule spans.
+    """
+
+    batch_size: int
+    passes: int
+    steps: int
+    epochs: int
+
+
+def training_length(recipe: Recipe, rows: int, replicas: int) -> Length:
+    """The length of a training on that many rows."""
+    batch_size = fitting_batch(recipe.batch_size, rows, replicas)
+    steps = rows // batch_size
+    if not recipe.steps:
+        return Length(batch_size, 1, steps, recipe.epochs)
+    passes = math.ceil(EPOCH_STEPS / steps)
+    return Length(batch_size, passes, steps * passes, math.ceil(recipe.steps / (steps * passes)))
+
+
 def train_network(
     family: Family,
     data: NetworkData,
@@ -79,19 +111,18 @@ def train_network(
             later ones.
 
     Returns:
-        The network, and `{"epochs": [{loss, ...}], "best_epoch": e}`.
+        The network, and `{"epochs": [{loss, ...}], "best_epoch": e, "planned": n}`, n the epochs of the schedule.
 
     Raises:
         InputError: settings that do not fit the data or the replicas, or a loss that is no longer finite.
     """
     architecture, recipe = hyperparameters.architecture, hyperparameters.recipe
-    batch_size = fitting_batch(recipe.batch_size, len(data.fold.train), placement.replicas)
-    steps = len(data.fold.train) // batch_size
-    epochs = recipe.epochs if course is None else course.epochs
+    length = training_length(recipe, len(data.fold.train), placement.replicas)
+    epochs = length.epochs if course is None else course.epochs(length.epochs)
     with _scope(placement), _dtype_policy(precision):
         network = family.build(data.preprocessing, architecture, data.fold.prior, seed)
         # Another model of the same layers is compiled, so that the network is saved without optimiser state.
-        model = model_class(recipe, placement)(network.input, network.output)
+        model = model_class(recipe, placement)(network.input, family.training_output(network))
         if family.synchronise and placement.replicas > 1:
             _synchronise(network, True)
             if isinstance(model, CompiledModel) and any(_batch_normalizations(network)):
@@ -102,8 +133,8 @@ def train_network(
         weights = None
         if recipe.positive_weights == "log":
             weights = log_positive_weights(data.targets[data.fold.train].sum(axis=0))
-        # A course that ends early ends within the schedule, which spans the recipe's epochs all the same.
-        optimizer = make_optimizer(recipe, make_learning_rate(recipe, steps * recipe.epochs))
+        # A course that ends early ends within the schedule, which spans all epochs all the same.
+        optimizer = make_optimizer(recipe, make_learning_rate(recipe, length.steps * length.epochs))
         if precision == "mixed_float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         # Keras's own way to XLA fails under a strategy; CompiledModel goes another.
@@ -112,29 +143,40 @@ def train_network(
         )
         optimizer.build(model.trainable_variables)
     reporter = reporter or Reporter()
-    follow = Follow(data, recipe, course, checkpoint, checkpoint_seconds, reporter, placement.chief)
+    follow = Follow(network, data, recipe, course, checkpoint, checkpoint_seconds, reporter, placement.chief)
     first = follow.restore(model)
     if first == 0 and initialise is not None:
         with _scope(placement):
             initialise(network)
     # An early stop that the checkpoint holds leaves nothing to train.
     first = epochs if follow.is_over() else first
-    reporter.member(label, epochs - first, steps)
+    reporter.member(label, epochs - first, length.steps)
     if first < epochs:
         model.fit(
             training_batches(
-                data.features, data.targets, data.fold.train, batch_size, range(first, epochs), seed
+                data.features,
+                data.targets,
+                data.fold.train,
+                length.batch_size,
+                range(first * length.passes, epochs * length.passes),
+                seed,
             ),
             initial_epoch=first,
             epochs=epochs,
-            steps_per_epoch=steps,
+            steps_per_epoch=length.steps,
             shuffle=False,
             verbose=0,
             callbacks=[*family.callbacks(architecture), follow],
         )
     follow.finish(model)
     _synchronise(network, False)
-    return network, {"epochs": follow.progress.history, "best_epoch": follow.progress.best_epoch}
+    network = family.finish(network, architecture)
+    progress = follow.progress
+    return network, {
+        "epochs": progress.history,
+        "best_epoch": progress.best_epoch,
+        "planned": length.epochs,
+    }
 
 
 def fitting_batch(batch_size: int, rows: int, replicas: int) -> int:

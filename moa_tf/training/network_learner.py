@@ -2,31 +2,47 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
+from moa_tf.config import Recipe
 from moa_tf.data.fingerprint import fingerprint_signatures
 from moa_tf.data.schema import Dataset, Signatures, SignatureSpec
 from moa_tf.errors import InputError
-from moa_tf.models.base import Family, Hyperparameters, Member, families_with, get_family
+from moa_tf.models.base import Family, Hyperparameters, Member, Task, families_with, get_family
+from moa_tf.models.integrated_gradients import fit_baseline
 from moa_tf.preprocessing import MedianImputation
-from moa_tf.training.fold import Fold
+from moa_tf.training.choice import Choice, choose, read_choice
+from moa_tf.training.fold import ALL, Fold, inner_folds
 from moa_tf.training.follow import Course, probabilities, repeat
 from moa_tf.training.inference import Inference
 from moa_tf.training.learner import Learner
 from moa_tf.training.network import NetworkData, train_network
 from moa_tf.training.pretraining import pretrain
 from moa_tf.training.reporter import Reporter
-from moa_tf.training.run import Run, save
+from moa_tf.training.run import Run, save, write_text
 from moa_tf.training.strategy import Placement
 
 PREPROCESSING = "preprocessing.keras"
+BASELINE = "baseline.npz"
+CHOICE = "choice.json"
 NETWORK = "network.keras"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a fold's networks share: their data, and what the recipe left open."""
+
+    data: NetworkData
+    choice: Choice
 
 
 class NetworkLearner(Learner):
@@ -40,10 +56,10 @@ class NetworkLearner(Learner):
         precision: Keras dtype policy of the networks.
         pretrain: pretrain each network on its fold's training rows, without labels.
         unlabelled: more signatures of the same panel, for pretraining alone.
-        course: to repeat, see `train_network`.
+        course: to repeat where the recipe steers by scored rows, see `train_network`.
     """
 
-    shared = (PREPROCESSING,)
+    shared = (PREPROCESSING, BASELINE, CHOICE)
     files = (NETWORK,)
 
     def __init__(
@@ -63,6 +79,8 @@ class NetworkLearner(Learner):
         self.name = family.name
         self.writes = placement.chief
         self.train_on_controls = hyperparameters.recipe.train_on_controls
+        if hyperparameters.recipe.steer == "scored" and hyperparameters.recipe.steered:
+            self.caveat = "steered by the scored rows, which flatters"
 
     def settings(self) -> dict[str, Any]:
         settings = {"preset": self.preset, **self.hyperparameters.to_dict()}
@@ -100,53 +118,107 @@ class NetworkLearner(Learner):
 
     def prepare(
         self, dataset: Dataset, fold: Fold, seed: int, directory: Path, saved: bool, reporter: Reporter
-    ) -> tuple[NetworkData, str]:
+    ) -> tuple[Prepared, str]:
         path = directory / PREPROCESSING
         if saved:
             preprocessing = keras.saving.load_model(path, compile=False)
         else:
-            preprocessing = self.family.fit_preprocessing(
-                dataset.signatures.take(fold.train), self.hyperparameters.architecture, seed
-            )
+            rows = dataset.signatures.take(fold.train)
+            preprocessing = self.family.fit_preprocessing(rows, self.hyperparameters.architecture, seed)
             for line in _dropped(preprocessing, dataset.signatures.spec, fold):
                 reporter.message(line)
             if self.writes:
                 save(path, preprocessing.save)
+                save(directory / BASELINE, lambda name: np.savez(name, **fit_baseline(rows)))
         features = Inference(preprocessing)(dataset.signatures.inputs())
-        return NetworkData(preprocessing, features, dataset.targets, fold), _digest(preprocessing)
+        data = NetworkData(preprocessing, features, dataset.targets, fold)
+        if saved:
+            choice = read_choice(directory / CHOICE)
+        else:
+            choice = self._choose(dataset, data, seed, directory, reporter)
+            if self.writes:
+                write_text(directory / CHOICE, choice.to_dict())
+        return Prepared(data, choice), _digest(preprocessing, choice)
 
     def fit(
         self,
         dataset: Dataset,
-        prepared: NetworkData,
+        prepared: Prepared,
         fold: Fold,
         seed: int,
         directory: Path,
         label: str,
         reporter: Reporter,
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        network, history = train_network(
-            self.family,
-            prepared,
-            self.hyperparameters,
-            seed,
-            self.placement,
-            self.precision,
-            self.course,
-            checkpoint=directory / "checkpoint.npz",
-            label=label,
-            reporter=reporter,
-            initialise=self._initialiser(prepared, seed) if self.pretrain else None,
-        )
+        data = prepared.data
+        if self.family.solve is None:
+            recipe, course = prepared.choice.apply(self.hyperparameters.recipe), prepared.choice.course
+            if recipe.steer == "scored":
+                course = self.course
+            network, history = self._train(
+                data, recipe, course, seed, directory / "checkpoint.npz", label, reporter
+            )
+            history["chosen"] = prepared.choice.to_dict()
+        else:
+            reporter.member(label, 1, 1)
+            architecture = self.hyperparameters.architecture
+            network = self.family.build(data.preprocessing, architecture, fold.prior, seed)
+            history = {"chosen": self.family.solve(network, _task(dataset, data, seed), architecture)}
+            reporter.batch()
         predicted = np.empty((0, dataset.targets.shape[1]), np.float32)
         if len(fold.held_out):
-            predicted = probabilities(Inference(network), prepared.at(fold.held_out))
+            predicted = probabilities(Inference(network), data.at(fold.held_out))
         if self.writes:
             save(directory / NETWORK, network.save)
         return predicted, history
 
+    def _choose(
+        self, dataset: Dataset, data: NetworkData, seed: int, directory: Path, reporter: Reporter
+    ) -> Choice:
+        recipe, fold = self.hyperparameters.recipe, data.fold
+        nothing = Choice(recipe.weight_decay, Course())
+        if self.family.solve is not None or recipe.steer == "scored" or not recipe.steered:
+            return nothing
+        label = "all rows" if fold.name == ALL else f"fold {fold.name}"
+        inner = inner_folds(fold, dataset, recipe.inner_folds, seed)
+        if not inner or len(inner[0].train) < self.placement.replicas:
+            reporter.message(f"{label}: {nothing.describe()}")
+            return nothing
+        steering = dataclasses.replace(data, fold=inner[0])
+
+        def train(one: Recipe, what: str, checkpoint: Path) -> dict[str, Any]:
+            return self._train(steering, one, None, seed, checkpoint, what, reporter)[1]
+
+        return choose(recipe, train, directory, label, reporter, self.writes)
+
+    def _train(
+        self,
+        data: NetworkData,
+        recipe: Recipe,
+        course: Course | None,
+        seed: int,
+        checkpoint: Path,
+        label: str,
+        reporter: Reporter,
+    ) -> tuple[keras.Model, dict[str, Any]]:
+        return train_network(
+            self.family,
+            data,
+            dataclasses.replace(self.hyperparameters, recipe=recipe),
+            seed,
+            self.placement,
+            self.precision,
+            course,
+            checkpoint=checkpoint,
+            label=label,
+            reporter=reporter,
+            initialise=self._initialiser(data, seed) if self.pretrain else None,
+        )
+
     def refit(self, histories: Sequence[dict[str, Any]]) -> NetworkLearner:
-        course = repeat(self.hyperparameters.recipe, histories)
+        course = None
+        if self.family.solve is None and self.hyperparameters.recipe.steer == "scored":
+            course = repeat(self.hyperparameters.recipe, histories)
         return NetworkLearner(
             self.family,
             self.hyperparameters,
@@ -169,8 +241,29 @@ class NetworkLearner(Learner):
         return initialise
 
 
+INNER_FOLDS = 5
+"""For what is chosen by a solver, on all of them in turn."""
+
+
+def _task(dataset: Dataset, data: NetworkData, seed: int) -> Task:
+    rows = data.fold.train
+    position = np.full(len(dataset), -1)
+    position[rows] = np.arange(len(rows))
+    drug = dataset.signatures.sig_id if dataset.drug_id is None else dataset.drug_id
+    return Task(
+        data.at(rows),
+        data.targets[rows],
+        drug[rows].astype(str),
+        ~dataset.signatures.control[rows],
+        [
+            (position[inner.train], position[inner.judged])
+            for inner in inner_folds(data.fold, dataset, INNER_FOLDS, seed)
+        ],
+    )
+
+
 def load_members(directory: Path) -> list[Member]:
-    """The trained models of a run: (preprocessing, its networks) for each fold, or those of all rows alone.
+    """The trained models of a run, those of each fold, or of all rows alone.
 
     Raises:
         InputError: no run, a run of something else than networks, a part that is not finished, or a damaged file.
@@ -181,13 +274,20 @@ def load_members(directory: Path) -> list[Member]:
         raise InputError(f"{directory}: a run of {description['model']}, which has no Keras networks")
     get_family(description["model"])  # registers the layers that the files name
     return [
-        (
+        Member(
             keras.saving.load_model(fold.shared.directory / PREPROCESSING, compile=False),
             [keras.saving.load_model(member.directory / NETWORK, compile=False) for member in fold.members],
+            # Runs of version 0.1.0 have none.
+            _load_baseline(fold.shared.directory) if BASELINE in description["plan"]["shared"] else {},
         )
         for fold in run.finished_models()
         if fold.shared is not None
     ]
+
+
+def _load_baseline(directory: Path) -> dict[str, np.ndarray]:
+    with np.load(directory / BASELINE, allow_pickle=False) as file:
+        return dict(file)
 
 
 def _dropped(preprocessing: keras.Model, spec: SignatureSpec, fold: Fold) -> Iterator[str]:
@@ -203,9 +303,9 @@ def _dropped(preprocessing: keras.Model, spec: SignatureSpec, fold: Fold) -> Ite
             )
 
 
-def _digest(model: keras.Model) -> str:
-    """Of what a model computes: its configuration and its weights, bit by bit."""
-    digest = hashlib.sha256(model.to_json().encode())
+def _digest(model: keras.Model, choice: Choice) -> str:
+    """Of what was chosen, and of what a model computes: its configuration and its weights, bit by bit."""
+    digest = hashlib.sha256(model.to_json().encode() + json.dumps(choice.to_dict()).encode())
     for weight in model.weights:
         digest.update(np.ascontiguousarray(np.asarray(weight)))
     return digest.hexdigest()

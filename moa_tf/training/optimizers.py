@@ -106,7 +106,9 @@ class FusedAdam(keras.optimizers.Adam):
         excluded = any(_ends_alike(named.path, path) for path in self._excluded["paths"]) or any(
             re.search(name, named.path) for name in self._excluded["names"]
         )
-        return not excluded and (self.decay_all or len(variable.shape) > 1 or named.name == "g")
+        # Biases of members that are trained side by side are a matrix.
+        matrix = len(variable.shape) > 1 and named.name != "bias"
+        return not excluded and (self.decay_all or matrix or named.name == "g")
 
     def _fused_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         import tensorflow as tf

@@ -9,6 +9,9 @@ class Reporter:
     def start(self, members: int) -> None:
         """Training begins; `members` networks are still to be trained."""
 
+    def more(self, networks: int) -> None:
+        """So many more are to be trained, to choose by."""
+
     def member(self, label: str, epochs: int, steps: int) -> None:
         """The network called `label` begins, with `epochs` epochs of `steps` steps."""
 

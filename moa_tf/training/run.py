@@ -3,6 +3,7 @@
     run.json                     settings, data fingerprints, versions, and the plan: which parts there are to be
     lock                         held by the process that trains
     fold-0/preprocessing.keras   what the fold's members share, fitted on its training rows
+    fold-0/baseline.npz          their median signature, which explanation starts from
     fold-0/seed-0/network.keras  a member
     fold-0/seed-0/predictions.npy    its probabilities of the fold's held-out rows
     fold-0/seed-0/history.json   loss and learning rate of each epoch
@@ -17,11 +18,8 @@ in which state each part is, is asked of `Run` alone.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +28,7 @@ from typing import Any
 
 from moa_tf.atomic import replacing, to_plain
 from moa_tf.errors import InputError
+from moa_tf.lock import locked
 from moa_tf.training.fold import ALL
 
 SEAL = "finished.json"
@@ -139,8 +138,6 @@ class Run:
     ) -> Iterator[None]:
         """Holds the run for this process, after writing `run.json`, or checking that what is there is the same.
 
-        The lock is the operating system's (flock), so that none is left when a process dies, however it does.
-
         Args:
             description: for `run.json`; see `identity` for what must not differ when a run is resumed.
             plan: `folds` (numbers), `seeds`, `refit`, and the names `shared` and `files` of a learner's files. A run
@@ -153,7 +150,7 @@ class Run:
                 data or versions differ; another process holds it; or it cannot be written.
         """
         self._make_directory()
-        with self._locked(tell):
+        with locked(self.directory / LOCK, self.directory, "trained", tell):
             self._sweep()
             if not (self.directory / DESCRIPTION).exists():
                 if resume:
@@ -190,30 +187,6 @@ class Run:
         strange = [name for name in names if name != LOCK and not name.startswith(".tmp-")]
         if strange and DESCRIPTION not in names:
             raise InputError(f"{path}: not empty and no run; expected a new directory")
-
-    @contextmanager
-    def _locked(self, tell: Callable[[str], None]) -> Iterator[None]:
-        try:
-            handle = os.open(self.directory / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise InputError(f"{self.directory}: cannot be written ({error.strerror})") from None
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = os.read(handle, 200).decode(errors="replace").strip() or "another process"
-                raise InputError(
-                    f"{self.directory}: is being trained by {holder}; wait for it or stop it"
-                ) from None
-            except OSError as error:
-                tell(
-                    f"{self.directory}: cannot be locked ({error.strerror}); let no other process train this run"
-                )
-            os.truncate(handle, 0)
-            os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-            yield
-        finally:
-            os.close(handle)
 
     def _sweep(self) -> None:
         """Removes what killed processes left half written; they are dead, as this one holds the run."""
@@ -319,7 +292,10 @@ def identity(description: dict[str, Any]) -> dict[str, Any]:
     data = description["data"]
     return {
         "settings": {key: value for key, value in description["settings"].items() if key != "preset"},
-        "data": {"fingerprint": data["fingerprint"], "inputs": data.get("inputs", {})},
+        "data": {
+            "fingerprint": data["fingerprint"],
+            **{key: data.get(key, {}) for key in ("inputs", "groups")},
+        },
         "panel": description["panel"],
         "targets": description["targets"],
         "versions": {key: value for key, value in description["versions"].items() if key != "python"},

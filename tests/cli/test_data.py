@@ -95,6 +95,24 @@ def test_warnings_and_notes_leave_the_status_at_0(small, call):
     assert "every row counts as a drug of its own" in call("data", "check", small)[2]
 
 
+def test_columns_by_which_rows_can_be_held_out(small, call):
+    drugs = pd.read_csv(small / "train_drug.csv").assign(
+        batch=["p", "q", "p", ""], row="r", plate=["1", "1", "", ""]
+    )
+    pd.concat([drugs, drugs[:1].assign(sig_id="z")]).to_csv(small / "train_drug.csv", index=False)
+    code, out, err = call("data", "check", small, "--json", small / "figures.json")
+    assert code == 0
+    assert err.startswith("warning: train_drug.csv: 1 id is not in train_features (z), ignored\n")
+    assert json.loads((small / "figures.json").read_text())["splits"] == {
+        "batch": {"groups": 2, "drugs": 2, "drugs_in_several_groups": 1, "without_group": 0},
+        "plate": {"groups": 1, "drugs": 2, "drugs_in_several_groups": 0, "without_group": 1},
+    }
+    rows = [line.split() for line in out.splitlines()]
+    assert ["groups", "of", "batch,", "for", "--split", "batch", "2"] in rows
+    assert ["treated", "signatures", "in", "none:", "refused", "1"] in rows
+    assert "--split row" not in out
+
+
 def test_every_fault_is_a_line_on_stderr_and_the_status_2(small, call):
     features = pd.read_csv(small / "train_features.csv").astype(object)
     features.loc[1, "g-1"] = "?"
@@ -162,7 +180,7 @@ def test_what_is_odd_of_any_table_is_said(small, call):
     code, _, err = call("data", "check", small)
     assert code == 0
     assert err.splitlines() == [
-        "warning: train_drug.csv: read with tabs between cells; 1 column is not used (dose)",
+        "warning: train_drug.csv: read with tabs between cells",
         "warning: none of the 3 targets has a positive in a treated row: nothing can be learnt, and a model of "
         "them is the prior",
         "warning: test_features.csv: 2 columns are not used (no. 1 without a name, plate)",

@@ -7,6 +7,7 @@ import pytest
 
 from moa_tf.cli.main import main
 from moa_tf.data.schema import SignatureSpec
+from moa_tf.models.base import Member
 
 SPEC = SignatureSpec(("g-0", "g-1", "g-2"), (), ())
 TARGETS = ("[/x]", r"$b\frac$")
@@ -32,7 +33,7 @@ def model(tmp_path_factory):
 
     root = tmp_path_factory.mktemp("saved_models") / "model"
     return export(
-        [(preprocessing, [network])], root, spec=SPEC, target_names=TARGETS,
+        [Member(preprocessing, [network])], root, spec=SPEC, target_names=TARGETS,
         metadata={"model": "tabnet"}, explainer=explainer,
     )  # fmt: skip
 

@@ -10,6 +10,7 @@ import pytest
 
 from moa_tf.cli.main import main
 from moa_tf.data.schema import SignatureSpec
+from moa_tf.models.base import Member
 
 SPEC = SignatureSpec(("g-0", "g-1"), ("c-0",))
 
@@ -33,7 +34,7 @@ def root(tmp_path_factory):
         network = keras.Model(features, keras.layers.Dense(3, use_bias=False)(features["x"]))
         network.set_weights([weights])
         export(
-            [(preprocessing, [network])],
+            [Member(preprocessing, [network])],
             root,
             spec=SPEC,
             target_names=["z", "a", "m"],

@@ -15,12 +15,27 @@ import pytest
 from moa_tf.cli.main import main
 from moa_tf.data.simulate import write_simulation
 
-FAST = ["--set", "hidden=16", "--epochs", "2", "--batch-size", "64"]
+FAST = [
+    "--set",
+    "hidden=16",
+    "--epochs",
+    "2",
+    "--batch-size",
+    "64",
+    "--set",
+    "decays=",
+    "--set",
+    "early_stopping=0",
+]
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return write_simulation(tmp_path_factory.mktemp("data") / "sample", 400, seed=3)
+    directory = write_simulation(tmp_path_factory.mktemp("data") / "sample", 400, seed=3)
+    drugs = pd.read_csv(directory / "train_drug.csv")
+    drugs["lab"] = np.where(np.arange(len(drugs)) % 3, "one", "two")
+    drugs.to_csv(directory / "train_drug.csv", index=False)
+    return directory
 
 
 def moa_tf(*arguments, **options):
@@ -70,6 +85,11 @@ def test_the_shuffled_control_is_not_exported(call, data, tmp_path):
         (["--preset", "large"], "expected one of one-cycle, article, small"),
         (["--set", "width=3"], "expected key=value"),
         (["--resume"], "expected --out"),
+        (
+            ["--split", "cell"],
+            "--split cell: expected one of drug, row, kaggle, or a further column of train_drug",
+        ),
+        (["--split", "lab", "--folds", "3"], "--folds 3: expected at most 2, as there are 2 lab groups"),
         (["--folds", "3", "--only-fold", "3"], "expected 0 to 2"),
         (["--pretrain"], "expected --model tabnet"),
         (["--pretrain-also", "x.csv"], "expected --pretrain"),
@@ -90,14 +110,19 @@ def test_bad_settings_are_one_line_and_exit_status_2(call, data, arguments, mess
 
 
 def test_a_trial_is_exported_only_if_asked_and_a_whole_run_once(call, data, tmp_path):
-    trial = ["train", "--data", data, "--folds", 2, "--out", "r", *FAST]
-    code, out, _ = call(*trial, "--only-fold", 0)
+    trial = ["train", "--data", data, "--split", "lab", "--folds", 2, "--out", "r", *FAST]
+    code, out, err = call(*trial, "--only-fold", 0)
     assert code == 0
+    assert "2 folds by lab" in err
+    assert "drugs are in several groups, and so in training as well as held out" in err
+    assert "groups of lab held out" in out
     assert "none (1 of 2 folds; give --export to export them all the same)" in out
     assert not (tmp_path / "saved_models").exists()
     code, out, _ = call(*trial, "--only-fold", 0, "--resume", "--export", "trials")
     assert (code, "trials/1" in out) == (0, True)
-    assert "1 of 2 cross-validation folds" in (tmp_path / "trials/1/assets/metadata.json").read_text()
+    metadata = json.loads((tmp_path / "trials/1/assets/metadata.json").read_text())
+    assert "1 of 2 cross-validation folds" in metadata["ensemble"]
+    assert (metadata["split"], metadata["groups"]["groups"]) == ("lab", 2)
 
     code, out, _ = call(*trial, "--resume")
     assert (code, "saved_models/mlp/1" in out) == (0, True)
@@ -247,6 +272,10 @@ def test_killed_at_any_moment_resume_ends_as_without_the_kill(data, tmp_path):
     [
         ("mlp", ["--set", "hidden=16", "--precision", "mixed_bfloat16"]),
         ("mlp", ["--set", "hidden=16", "--precision", "mixed_float16"]),
+        (
+            "tabm",
+            ["--set", "hidden=16,16", "--set", "k=4", "--set", "keep=2", "--precision", "mixed_bfloat16"],
+        ),
         ("tabnet", ["--set", "virtual_batch_size=32", "--pretrain", "--set", "pretrain_epochs=1"]),
         ("tabnet", ["--set", "virtual_batch_size=32", "--precision", "mixed_float16"]),
         ("deepinsight", ["--preset", "small", "--set", "image_size=32"]),

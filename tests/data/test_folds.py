@@ -205,5 +205,5 @@ def test_wrong_calls(table):
         assign_folds(targets, drug_id, folds=121)
     with pytest.raises(InputError, match=r"--folds 1: expected at least 2"):
         assign_folds(targets, drug_id, folds=1)
-    with pytest.raises(InputError, match=r"--split cell: expected one of drug, row, kaggle"):
-        assign_folds(targets, drug_id, "cell")
+    with pytest.raises(InputError, match=r"--folds 121: expected at most 120, as there are 120 batch groups"):
+        assign_folds(targets, drug_id, "batch", folds=121)

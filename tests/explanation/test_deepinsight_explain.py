@@ -5,6 +5,7 @@ from click.testing import CliRunner
 
 from moa_tf.config import override
 from moa_tf.data.schema import Signatures, SignatureSpec
+from moa_tf.models.base import Member
 from moa_tf.models.deepinsight import FAMILY, PRESETS
 
 
@@ -23,7 +24,7 @@ def test_an_exported_deepinsight_explains_itself_over_its_map(tmp_path):
     preprocessing = FAMILY.fit_preprocessing(rows, config, 0)
     network = FAMILY.build(preprocessing, config, np.full(3, 0.2), 0)
     network.get_layer("logits").kernel.assign(rng.normal(size=network.get_layer("logits").kernel.shape))
-    members = [(preprocessing, [network])]
+    members = [Member(preprocessing, [network])]
     version = export(
         members, tmp_path / "exported", spec=spec, target_names=["a", "b", "c"],
         metadata={"model": "deepinsight"}, explainer=explainer(members),

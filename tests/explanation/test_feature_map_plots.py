@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 
@@ -47,7 +49,7 @@ def test_the_strongest_features_are_named_at_their_place():
     activation = RNG.uniform(size=60)
     names = [f"gene {i}" for i in range(60)]
     maps = {"a_mechanism": activation, "b": np.zeros(60), "c": np.zeros(60)}
-    figure = plot_activations(PIXELS, 60, maps, names, top=5)
+    figure = plot_activations(PIXELS, 60, maps, names, top=5, grid=(8, 8))
     axes = figure.axes[0]
     assert [panel.get_title(loc="left") for panel in figure.axes[:3]] == ["a mechanism", "b", "c"]
     strongest = np.argsort(-activation)[:5]
@@ -55,7 +57,19 @@ def test_the_strongest_features_are_named_at_their_place():
     for text in axes.texts:
         row, column = PIXELS[names.index(text.get_text())]
         assert text.xy == (column, row)
-    heights = [text.xyann[1] for text in axes.texts]
-    rows = [text.xy[1] for text in axes.texts]
-    assert heights == sorted(heights)
-    assert rows == sorted(rows)
+    assert axes.collections[0].colorbar.ax.get_ylabel() == "class activation (logit), read from 8 × 8 cells"
+
+
+def test_lines_to_names_do_not_cross():
+    """Also where the upper of two features is the one on the left, and where several share a pixel."""
+    rng = np.random.default_rng(1)
+    pixels = np.concatenate([rng.integers(0, 60, (20, 2)), [[30, 1], [31, 50], [30, 1]]])
+    figure = plot_activations(pixels, 60, {"a": np.ones(23)}, [str(i) for i in range(23)], top=23)
+    lines = [(np.array(text.xy, float), np.array(text.xyann, float)) for text in figure.axes[0].texts]
+    assert len({tuple(end) for _, end in lines}) == 23
+
+    def side(a, b, c):
+        return np.sign((b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0]))
+
+    for (a, b), (c, d) in itertools.combinations(lines, 2):
+        assert side(a, b, c) * side(a, b, d) >= 0 or side(c, d, a) * side(c, d, b) >= 0

@@ -53,13 +53,14 @@ def test_each_gene_has_a_bar_and_names_are_text(sums, tmp_path, monkeypatch):
     assert list(axes) == [name.replace("_", " ") for name in TARGETS]
     axis = axes["$x$ inhibitor"]
     labels = [label.get_text() for label in axis.get_yticklabels()]
-    assert labels[::-1] == ["c-0 (g-4)", "x_1^2", r"$b\frac$", "c-0", "TP53 (g-1)", "TP53 (g-0)"]
+    # By their share, whatever it exceeds: the longest bar comes first.
+    assert labels[::-1] == ["c-0 (g-4)", "x_1^2", r"$b\frac$", "TP53 (g-1)", "TP53 (g-0)", "c-0"]
     bars = [(bar.get_y() + bar.get_height() / 2, bar.get_width()) for bar in axis.patches]
     np.testing.assert_allclose([place for place, _ in bars], range(6))
-    np.testing.assert_allclose([width for _, width in bars][::-1], [0.3, 0.25, 0.2, 0, 0.15, 0.1])
+    np.testing.assert_allclose([width for _, width in bars][::-1], [0.3, 0.25, 0.2, 0.15, 0.1, 0])
     marks = axis.collections[0].get_offsets()
     np.testing.assert_allclose(marks[:, 1], range(6))
-    np.testing.assert_allclose(marks[::-1, 0], [0.2, 0.2, 0.2, 0, 0.2, 0.2])
+    np.testing.assert_allclose(marks[::-1, 0], [0.2, 0.2, 0.2, 0.2, 0.2, 0])
     texts = [*axis.get_yticklabels(), axis.title]
     assert not any(text.get_parse_math() for text in texts)
 
@@ -68,6 +69,16 @@ def test_the_mechanisms_that_are_predicted_most_come_first(sums, tmp_path, monke
     sums.weights = np.array([0.5, 3.0, 1.0])
     figure = drawn(monkeypatch, lambda: importance.plot_mechanisms(sums, tmp_path / "m.png", mechanisms=2))
     assert [axis.get_title() for axis in figure.axes] == [TARGETS[1], TARGETS[2]]
+
+
+def test_the_plots_features_are_those_of_the_table(sums, tmp_path, monkeypatch):
+    """Chosen by what exceeds the share over all signatures; mechanisms that nothing counts for have no panel."""
+    sums.weights = np.array([1.0, 1.0, 0.0])
+    figure = drawn(
+        monkeypatch, lambda: importance.plot_mechanisms(sums, tmp_path / "m.png", top=2, names=NAMES)
+    )
+    labels = [[label.get_text() for label in axis.get_yticklabels()][::-1] for axis in figure.axes]
+    assert labels == [["TP53 (g-0)", "TP53 (g-1)"], ["c-0 (g-4)", "x_1^2"]]
 
 
 def test_names_are_text_over_the_map(tmp_path):

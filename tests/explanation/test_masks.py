@@ -11,7 +11,7 @@ from moa_tf.data.schema import DOSES, TYPES, Signatures, SignatureSpec
 from moa_tf.errors import InputError
 from moa_tf.explanation.importance import ImportanceSums, explain_table, mechanism_table, overall_table
 from moa_tf.explanation.symbols import read_gene_names
-from moa_tf.models.base import importance_columns
+from moa_tf.models.base import Member, importance_columns
 from moa_tf.models.tabnet import TabNetConfig, build, fit_preprocessing
 from moa_tf.models.tabnet.masks import column_shares, ensemble_explainer, explainer
 from moa_tf.serving.export import export
@@ -44,12 +44,12 @@ def members(signatures):
     result = []
     for config in (plain, embedded):
         preprocessing = fit_preprocessing(signatures, config, 0)
-        result.append((preprocessing, [build(preprocessing, config, np.full(3, 0.2), 1)]))
+        result.append(Member(preprocessing, [build(preprocessing, config, np.full(3, 0.2), 1)]))
     return result
 
 
 def test_shares_of_each_kind_of_feature(members):
-    preprocessing, (network,) = members[0]
+    preprocessing, (network,), _ = members[0]
     shares = column_shares(preprocessing, network)
     # 6 genes, 2 cells, 2 gene components, 4 + 4 statistics, 2 times, 2 doses; 7 + 2 + 2 columns
     assert shares.shape == (22, 11)
@@ -63,14 +63,14 @@ def test_shares_of_each_kind_of_feature(members):
 
 
 def test_embedded_treatment_counts_for_its_column(members):
-    preprocessing, (network,) = members[1]
+    preprocessing, (network,), _ = members[1]
     shares = column_shares(preprocessing, network)
     assert shares.shape == (6 + 2 + 6, 11)
     assert np.argmax(shares[8:], axis=1).tolist() == [9, 9, 9, 10, 10, 10]
 
 
 def test_importance_is_a_share_and_survives_saving(members, signatures, tmp_path):
-    preprocessing, (network,) = members[0]
+    preprocessing, (network,), _ = members[0]
     inputs = signatures.inputs()
     features = preprocessing({name: inputs[name] for name in preprocessing.input})
     importance = np.array(explainer(preprocessing, network)(features)["importance"])
@@ -125,7 +125,7 @@ def test_pieces_give_what_the_whole_gives(members, signatures, tmp_path):
 def test_a_model_that_ignores_the_treatment_gives_it_no_importance(signatures, tmp_path):
     config = TabNetConfig(treatment=False, **SETTINGS)
     preprocessing = fit_preprocessing(signatures, config, 0)
-    function = ensemble_explainer([(preprocessing, [build(preprocessing, config, np.full(3, 0.2), 1)])])
+    function = ensemble_explainer([Member(preprocessing, [build(preprocessing, config, np.full(3, 0.2), 1)])])
 
     def explain(part):
         outputs = function({name: part.inputs()[name] for name in preprocessing.input})

@@ -47,6 +47,10 @@ LAYERS = {
     ),
     "RandomGroupMask": lambda: layers.RandomGroupMask(i(3), f(0.5), i(1)),
     "WeightNormDense": lambda: layers.WeightNormDense(i(3)),
+    "BatchEnsembleDense": lambda: layers.BatchEnsembleDense(i(3), i(2), random_signs=True),
+    "BatchEnsembleBlocks": lambda: layers.BatchEnsembleBlocks(np.array([3, 4]), i(2), f(0.5)),
+    "EnsembleDense": lambda: layers.EnsembleDense(i(3), i(2)),
+    "MeanProbability": lambda: layers.MeanProbability(i(1)),
     "RowStatistics": lambda: preprocessing.RowStatistics(),
     "FeatureImage": lambda: preprocessing.FeatureImage(
         np.array([[0, 1], [1, 0], [1, 1], [0, 0], [2, 2]]), i(3)
@@ -66,7 +70,14 @@ LAYERS = {
     "DoseEncoding": lambda: preprocessing.DoseEncoding(),
     "TabNetDecoder": lambda: layers.TabNetDecoder(i(3), i(1), i(1), i(4), f(0.5), i(1)),
 }
-SHAPES = {"NearestIndex": (), "TimeEncoding": (), "DoseEncoding": (), "TabNetDecoder": (2, 4)}
+SHAPES = {
+    "NearestIndex": (),
+    "TimeEncoding": (),
+    "DoseEncoding": (),
+    "TabNetDecoder": (2, 4),
+    "EnsembleDense": (2, 5),
+    "MeanProbability": (2, 5),
+}
 
 
 def adapted(name: str) -> keras.layers.Layer:
@@ -134,6 +145,8 @@ def test_reconstruction_error_of_no_rows():
 def test_sizes_that_are_no_whole_numbers_above_0_are_refused(value):
     for make in (
         lambda: layers.WeightNormDense(value),
+        lambda: layers.BatchEnsembleDense(value, 2),
+        lambda: layers.EnsembleDense(2, value),
         lambda: layers.GatedLinearUnit(value),
         lambda: layers.AttentiveTransformer(value),
         lambda: layers.TabNetEncoder(n_d=value),
@@ -164,6 +177,11 @@ def test_settings_out_of_range_are_refused():
             lambda: layers.AttentiveTransformer(3, "softmax"),
             "mask_type=softmax: expected one of sparsemax, entmax",
         ),
+        (lambda: layers.BatchEnsembleDense(3, 4)(np.ones((2, 5, 6))), "expected k=4 members"),
+        (lambda: layers.BatchEnsembleBlocks([], 4), "units: expected at least one block"),
+        (lambda: layers.BatchEnsembleBlocks([3], 4, 1.0), "dropout=1.0: expected in"),
+        (lambda: layers.EnsembleDense(3, 4)(np.ones((2, 6))), "expected k=4 members"),
+        (lambda: layers.MeanProbability(6)(np.ones((2, 5, 3))), "members=6: expected at most the 5"),
         (lambda: layers.RandomGroupMask(3, 1.0), "ratio=1.0: expected between 0 and 1"),
         (lambda: layers.CategoryEmbedding([]), "sizes: expected at least one column"),
         (lambda: layers.NearestIndex([]), "values: expected at least one"),

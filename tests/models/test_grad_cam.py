@@ -4,6 +4,7 @@ import pytest
 
 from moa_tf.config import override
 from moa_tf.data.schema import Signatures, SignatureSpec
+from moa_tf.models.base import Member
 from moa_tf.models.deepinsight import FAMILY, PRESETS
 from moa_tf.models.deepinsight.grad_cam import activations, explainer
 
@@ -39,7 +40,7 @@ def test_it_equals_grad_cam_by_gradient(parts):
     features = preprocessing(inputs)
     maps = keras.Model(network.input, network.get_layer("pool").input)(features, training=False)
     head = keras.Model(network.get_layer("pool").input, network.output)
-    activation, _ = activations(explainer([(preprocessing, [network])]), inputs, target=3)
+    activation, _ = activations(explainer([Member(preprocessing, [network])]), inputs, target=3)
     with tf.GradientTape() as tape:
         tape.watch(maps)
         score = tf.reduce_sum(head(maps, training=False)[:, 3])
@@ -54,7 +55,7 @@ def test_it_equals_grad_cam_by_gradient(parts):
 
 def test_without_a_target_the_most_probable_mechanism_is_explained(parts):
     preprocessing, network, inputs = parts
-    explain = explainer([(preprocessing, [network])])
+    explain = explainer([Member(preprocessing, [network])])
     activation, targets = activations(explain, inputs, batch_size=5)
     logits = network.predict(preprocessing.predict(inputs, verbose=0), verbose=0)
     np.testing.assert_array_equal(targets, logits.argmax(1))
@@ -65,13 +66,41 @@ def test_without_a_target_the_most_probable_mechanism_is_explained(parts):
         np.testing.assert_allclose(alone, activation[chosen], rtol=1e-3, atol=1e-6)
 
 
+def test_features_that_are_not_used_are_neither_drawn_nor_explained(parts):
+    rng = np.random.default_rng(1)
+    genes = rng.normal(size=(12, 30)).astype("float32")
+    genes[2:, 4] = np.nan
+    genes[:3, 7] = np.nan
+    genes[:, 29] = 1.5
+    spec = SignatureSpec(tuple(f"g-{i}" for i in range(30)), (), (), missing=True)
+    rows = Signatures(spec, np.arange(12).astype(object), genes)
+    preprocessing = FAMILY.fit_preprocessing(rows, CONFIG, 0)
+    drawn = np.delete(np.arange(30), [4, 29])
+    features = numpy(preprocessing(rows.inputs())["features"])
+    assert features.shape == (12, 28)
+    assert np.ptp(features, axis=0).min() > 0
+    _, network, _ = parts
+    gapped = build(preprocessing)
+    for name in ("backbone", "logits"):
+        gapped.get_layer(name).set_weights(network.get_layer(name).get_weights())
+    result = explainer([Member(preprocessing, [gapped])])(rows.inputs())
+    np.testing.assert_array_equal(result["columns"], drawn)
+    assert result["pixels"].shape == (*result["features"].shape[1:], 2) == (28, 2)
+    activation = numpy(result["activation"])
+    assert activation.shape == (12, 30)
+    assert (activation[:, [4, 29]] == 0).all()
+    assert np.count_nonzero(activation.max(0)) > 20
+
+
 def test_several_networks_are_averaged(parts):
     preprocessing, network, inputs = parts
-    single, _ = activations(explainer([(preprocessing, [network])]), inputs, target=1)
+    single, _ = activations(explainer([Member(preprocessing, [network])]), inputs, target=1)
     other = build(preprocessing)
     other.set_weights(network.get_weights())
     other.get_layer("logits").kernel.assign(2 * network.get_layer("logits").kernel)
-    both, _ = activations(explainer([(preprocessing, [network]), (preprocessing, [other])]), inputs, target=1)
+    both, _ = activations(
+        explainer([Member(preprocessing, [network]), Member(preprocessing, [other])]), inputs, target=1
+    )
     np.testing.assert_allclose(both, 1.5 * single, rtol=1e-3, atol=1e-6)
 
 
@@ -81,7 +110,7 @@ def test_the_explanation_is_a_signature_of_a_saved_model(parts, tmp_path):
     if keras.backend.backend() != "tensorflow":
         pytest.skip("SavedModel is TensorFlow's")
     preprocessing, network, inputs = parts
-    explain = explainer([(preprocessing, [network])])
+    explain = explainer([Member(preprocessing, [network])])
     signature = [tf.TensorSpec((None, 30), tf.float32, "genes"), tf.TensorSpec((None,), tf.int32, "target")]
     function = tf.function(lambda genes, target: explain({"genes": genes, "target": target}))
     module, traced = tf.Module(), function.get_concrete_function(*signature)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from moa_tf.data.schema import Signatures, SignatureSpec
+from moa_tf.models.base import Member
 
 GENES, CELLS = ("g-0", "g-1", "g-2"), ("c-0", "c-1")
 PANELS = {
@@ -42,7 +43,7 @@ def make_member(spec, seed, networks):
         model.layers[-1].bias.assign(np.random.default_rng(seed).normal(size=len(TARGETS)))
         return model
 
-    return preprocessing, [network() for _ in range(networks)]
+    return Member(preprocessing, [network() for _ in range(networks)])
 
 
 def make_signatures(spec, rows, seed=0):
@@ -69,7 +70,7 @@ def mean_probabilities(members, signatures):
     """What an export must give, in NumPy float64."""
     probabilities = [
         1 / (1 + np.exp(-np.asarray(network(call(preprocessing, signatures.inputs())), np.float64)))
-        for preprocessing, networks in members
+        for preprocessing, networks, _ in members
         for network in networks
     ]
     return np.where(signatures.control[:, None], 0, np.mean(probabilities, axis=0))
@@ -113,6 +114,6 @@ def export_again(case):
 
     def run(root, **changes):
         values = {"spec": case.spec, "target_names": TARGETS, "metadata": {}} | changes
-        return export([(case.members[0][0], case.members[0][1][:1])], root, **values)
+        return export([case.members[0]._replace(networks=case.members[0].networks[:1])], root, **values)
 
     return run

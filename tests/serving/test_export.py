@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from moa_tf.errors import InputError
+from moa_tf.models.base import Member
 from moa_tf.serving import versions
 from moa_tf.serving.export import export, latest_version, load_metadata, suggest_batch_size
 from moa_tf.serving.predict import load_model
@@ -48,8 +49,8 @@ def test_batch_size_follows_the_widest_layer_also_of_a_nested_model():
     h = keras.layers.Reshape((100, 100, 1))(keras.layers.Dense(10_000)(x))
     wide = keras.Model({"x": x}, keras.layers.GlobalAveragePooling2D()(convolution(h)))
     narrow = keras.Model({"x": x}, keras.layers.Dense(40)(x))
-    assert suggest_batch_size([(preprocessing, [narrow])]) == 4096
-    assert suggest_batch_size([(preprocessing, [narrow, wide])]) == 64
+    assert suggest_batch_size([Member(preprocessing, [narrow])]) == 4096
+    assert suggest_batch_size([Member(preprocessing, [narrow, wide])]) == 64
 
 
 @pytest.mark.parametrize("step", ["_save", "sync_tree", "publish"])

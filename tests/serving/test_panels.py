@@ -6,7 +6,9 @@ import tensorflow as tf
 
 from moa_tf.config import override
 from moa_tf.data.schema import CONTROL, Signatures, SignatureSpec
-from moa_tf.models.base import FAMILIES, get_family, importance_columns
+from moa_tf.explanation.sources import open_source
+from moa_tf.models.base import FAMILIES, Member, Task, get_family, importance_columns
+from moa_tf.models.integrated_gradients import fit_baseline
 from moa_tf.serving.export import export
 from moa_tf.serving.predict import load_model
 from moa_tf.training.inference import Inference
@@ -22,6 +24,9 @@ SPEC = SignatureSpec(
 )
 SETTINGS = {
     "mlp": ["hidden=4"],
+    "linear": [],
+    "connectivity": ["temperatures=0.1", "mixing=0.1"],
+    "tabm": ["hidden=4", "k=3"],
     "resnet": ["selected=3", "wide=4", "narrow=4"],
     "cnn1d": ["hidden=8", "channels=2", "filters=2"],
     "gru": ["units=4", "embedding=4", "step_size=3"],
@@ -60,11 +65,24 @@ def test_a_model_takes_gaps_micromolar_and_unknown_cell_lines(name, signatures, 
     preprocessing = family.fit_preprocessing(signatures.take(slice(0, 30)), architecture, 0)
     network = family.build(preprocessing, architecture, np.full(3, 0.2), 0)
     rng = np.random.default_rng(1)
-    network.set_weights([w + 0.1 * rng.normal(size=w.shape).astype(w.dtype) for w in network.get_weights()])
-    members = [(preprocessing, [network])]
+    if family.solve is not None:
+        fitted = signatures.take(slice(0, 30))
+        task = Task(
+            Inference(preprocessing)(fitted.inputs()),
+            (rng.random((30, 3)) < 0.3).astype(np.float32),
+            fitted.sig_id.astype(str),
+            ~fitted.control,
+            [(np.arange(15), np.arange(15, 30))],
+        )
+        family.solve(network, task, architecture)
+    else:
+        network.set_weights(
+            [w + 0.1 * rng.normal(size=w.shape).astype(w.dtype) for w in network.get_weights()]
+        )
+    members = [Member(preprocessing, [network], fit_baseline(signatures.take(slice(0, 30))))]
     version = export(
         members, tmp_path / "models", spec=SPEC, target_names=["a", "b", "c"], metadata={"model": name},
-        explainer=family.explain and family.explain(members),
+        explainer=family.explain(members),
     )  # fmt: skip
     model = load_model(version)
     assert model.spec == SPEC
@@ -99,9 +117,11 @@ def test_a_model_takes_gaps_micromolar_and_unknown_cell_lines(name, signatures, 
         with pytest.raises(tf.errors.InvalidArgumentError) as error:
             ask(**changes)
         assert message in str(error.value)
-    if family.explain:
-        outputs = model.loaded.signatures["explain"](
-            **{key: tf.constant(value) for key, value in one.items()}
-        )
-        assert outputs["importance"].shape[1] <= len(importance_columns(SPEC)) == 10
-        assert np.isfinite(outputs["importance"]).all()
+    outputs = model.loaded.signatures["explain"](**{key: tf.constant(value) for key, value in one.items()})
+    assert outputs["importance"].shape[1] <= len(importance_columns(SPEC)) == 10
+    assert np.isfinite(outputs["importance"]).all()
+    assert outputs["target"].numpy().tolist() == ask().argmax(1).tolist()
+    explained = open_source(version).explain(signatures)
+    shares = explained.importance.sum(1)  # 0 of a signature that no decision reads
+    np.testing.assert_allclose(shares[shares != 0], 1, rtol=1e-5)
+    assert (shares != 0).mean() > 0.5

@@ -156,7 +156,7 @@ def test_networks_that_take_no_empty_batch_and_outputs_that_are_not_of_the_rows(
 
     if case.spec.cells or case.spec.treatment:
         pytest.skip("one panel is enough")
-    member = (case.members[0][0], case.members[0][1][:1])
+    member = case.members[0]._replace(networks=case.members[0].networks[:1])
 
     def explainer(inputs):
         with tf.control_dependencies([tf.debugging.assert_positive(tf.shape(inputs["genes"])[0])]):

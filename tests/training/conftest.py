@@ -82,7 +82,10 @@ def dataset():
 
 @pytest.fixture(scope="session")
 def hyperparameters():
-    return override(get_family("mlp").presets["small"], ["hidden=16", "epochs=3", "batch_size=32"])
+    return override(
+        get_family("mlp").presets["small"],
+        ["hidden=16", "epochs=3", "batch_size=32", "decays=", "early_stopping=0"],
+    )
 
 
 @pytest.fixture(scope="session")

@@ -178,24 +178,26 @@ def test_controls_that_are_held_out_steer_nothing(placement):
 
 def test_the_course_of_the_folds_by_hand():
     def history(best, *rates):
-        return {"best_epoch": best, "epochs": [{"learning_rate": rate} for rate in rates]}
+        return {"best_epoch": best, "planned": 9, "epochs": [{"learning_rate": rate} for rate in rates]}
 
     histories = [history(0, 8, 8, 4), history(2, 8, 4, 4, 2, 2), history(1, 8, 8, 2, 2)]
     stopping = Recipe(epochs=9, schedule="plateau", early_stopping=2)
     # The middle one of 1, 3 and 2 epochs; the middle rates of those that came so far.
-    assert repeat(stopping, histories) == Course(2, (8, 8))
-    assert repeat(stopping, [histories[1]]) == Course(3, (8, 4, 4))
-    assert repeat(Recipe(epochs=9, early_stopping=2), histories) == Course(2)
-    assert repeat(Recipe(epochs=9), histories) == Course(9)
-    assert repeat(Recipe(epochs=3, schedule="plateau"), histories) == Course(3, (8, 8, 4))
+    assert repeat(stopping, histories) == Course(2 / 9, (8, 8, 4, 2, 2))
+    assert repeat(stopping, [histories[1]]) == Course(3 / 9, (8, 4, 4, 2, 2))
+    assert repeat(Recipe(epochs=9, early_stopping=2), histories) == Course(2 / 9)
+    assert repeat(Recipe(epochs=9), histories) == Course(1.0)
+    assert repeat(Recipe(epochs=3, schedule="plateau"), histories) == Course(1.0, (8, 8, 4, 2, 2))
+    # Of as many epochs, as many are trained; of more, as large a share.
+    assert [Course(3 / 9).epochs(9), Course(3 / 9).epochs(30), Course(1 / 9).epochs(3)] == [3, 10, 1]
     # An even number: the upper one of the middle two.
-    assert repeat(Recipe(epochs=9, early_stopping=2), histories[:2]) == Course(3)
+    assert repeat(Recipe(epochs=9, early_stopping=2), histories[:2]) == Course(3 / 9)
 
 
 def test_a_refit_repeats_the_folds_course(data, config, placement):
     """It stops where they did within a schedule that would go on, and nothing else moves its rate."""
     _, history = train(data, config, placement)
-    course = Course(3, (0.02, 0.01, 0.004) if config.recipe.schedule == "plateau" else None)
+    course = Course(3 / 6, (0.02, 0.01, 0.004) if config.recipe.schedule == "plateau" else None)
     nothing = dataclasses.replace(data.fold, held_out=np.empty(0, int), judged=np.empty(0, int))
     everything = dataclasses.replace(data, fold=nothing)
     _, again = train(everything, config, placement, course=course)
@@ -211,7 +213,7 @@ def test_a_refit_does_not_stop_early(data, hyperparameters, placement):
         hyperparameters, ["epochs=12", "early_stopping=1", "learning_rate=1", "schedule=constant"]
     )
     nothing = dataclasses.replace(data.fold, held_out=np.empty(0, int), judged=np.empty(0, int))
-    _, history = train(dataclasses.replace(data, fold=nothing), config, placement, course=Course(12))
+    _, history = train(dataclasses.replace(data, fold=nothing), config, placement, course=Course())
     losses = [epoch["loss"] for epoch in history["epochs"]]
     assert len(losses) == 12
     # The training loss rises somewhere, where early stopping on it would have ended.
@@ -258,7 +260,7 @@ def test_patience_by_hand(data, hyperparameters):
     ).recipe
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     model.compile(keras.optimizers.SGD(8.0), "mse")
-    follow = Follow(data, recipe, None, None, 60, Reporter(), True)
+    follow = Follow(model, data, recipe, None, None, 60, Reporter(), True)
     follow.set_model(model)
     rates, over = [], []
     for epoch, loss in enumerate([3, 2, 2.5, 1, 1.5, 1.6, 1.7, 0.5, 0.9, 0.8, 0.7, 0.6]):

@@ -101,7 +101,7 @@ def test_resume_with_other_data_is_refused(run, dataset, learner, validation):
 
 def test_members_of_a_refitted_run_are_those_trained_on_all_rows(run):
     members = load_members(run[0])
-    assert [len(networks) for _, networks in members] == [2]
+    assert [len(member.networks) for member in members] == [2]
     assert [fold.name for fold in Run(run[0]).finished_models()] == ["all"]
 
 
@@ -137,4 +137,6 @@ def test_shuffled_labels_score_at_chance(placement, tmp_path):
     assert true["macro_auroc"] > 0.75
     assert true["log_loss_treated"] < true["prior_log_loss_treated"]
     assert abs(control["macro_auroc"] - 0.5) < 0.05
-    assert control["log_loss_treated"] >= control["prior_log_loss_treated"]
+    # Training stops about where it started from, the column means; how far from them is noise.
+    assert control["log_loss_treated"] > 0.998 * control["prior_log_loss_treated"]
+    assert true["log_loss_treated"] < 0.95 * true["prior_log_loss_treated"]

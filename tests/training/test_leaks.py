@@ -17,6 +17,9 @@ from moa_tf.training.reporter import Reporter
 # Quick settings of every family that touch as much of what is fitted as one training can.
 SETTINGS = {
     "mlp": ["hidden=8", "gene_components=3", "cell_components=2", "positive_weights=log", "batch_size=32"],
+    "linear": ["gene_components=3", "row_statistics=true", "strengths=0.01,0.1"],
+    "connectivity": ["temperatures=0.05,0.2", "mixing=0.1,0.5"],
+    "tabm": ["hidden=8,8", "k=4", "keep=2", "batch_size=32"],
     "resnet": ["selected=10", "wide=8", "narrow=4", "gene_components=3", "batch_size=64"],
     "cnn1d": ["hidden=16", "channels=4", "filters=4", "batch_size=64"],
     "gru": ["step_size=10", "units=4", "embedding=4", "gene_components=3", "batch_size=64"],

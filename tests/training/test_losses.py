@@ -27,6 +27,14 @@ def test_positive_weights_weigh_positives_alone():
     assert float(loss(LABELS, LOGITS)) == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize("weights", [None, [3.0, 5.0]])
+def test_members_losses_are_averaged(weights):
+    loss = SmoothedBinaryCrossentropy(0.1, weights)
+    members = np.stack([LOGITS, LOGITS - 1, 2 * LOGITS], axis=1)
+    expected = np.mean([float(loss(LABELS, members[:, i])) for i in range(3)])
+    assert float(loss(LABELS, members)) == pytest.approx(expected, rel=1e-6)
+
+
 def test_log_positive_weights():
     np.testing.assert_allclose(log_positive_weights(np.array([0, 900])), [1, np.log(100) / np.log(1000)])
 

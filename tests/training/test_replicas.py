@@ -42,6 +42,7 @@ if placement.chief:
 
 SETTINGS = {
     "mlp": ["hidden=32,32", "dropout=0", "output_dropout=0"],
+    "tabm": ["hidden=32,32", "dropout=0", "k=4", "keep=3"],
     "resnet": ["wide=32", "narrow=16", "dropout=0"],
     "cnn1d": ["hidden=64", "channels=8", "filters=8", "dropout=0", "skip_dropout=0", "output_dropout=0"],
     "gru": ["step_size=8", "units=8", "embedding=8", "dropout=0", "output_dropout=0"],

@@ -1,5 +1,6 @@
 """A kill or a damage at any moment: what was finished stays, and going on ends as without it."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from moa_tf.atomic import replacing
 from moa_tf.data.simulate import simulate
 from moa_tf.errors import InputError
 from moa_tf.evaluation.metrics import evaluate
+from moa_tf.lock import locked
 from moa_tf.training.cross_validation import Validation, cross_validate, with_shuffled_labels
 from moa_tf.training.run import Run
 
@@ -197,7 +199,7 @@ def test_a_run_is_held_by_one_process(whole, go, tmp_path):
             go(whole[0], resume=True)
         reached.touch()
 
-    with Run(whole[0])._locked(print):
+    with locked(whole[0] / "lock", whole[0], "trained", print):
         in_a_process_of_its_own(second)
     assert reached.exists()
     # The file is left behind and holds nothing any more.
@@ -260,6 +262,35 @@ def test_shuffled_labels_are_the_same_ones_at_other_drugs(dataset):
     assert np.mean([before[drug] == after[drug] for drug in before]) < 0.6
     for i, drug in enumerate(dataset.drug_id):
         assert control[i] or tuple(shuffled.targets[i]) == after[drug]
+
+
+def test_groups_of_a_column_are_held_out_named_and_part_of_the_identity(dataset, ridge, messages, tmp_path):
+    batch = np.array([f"p{i % 4}" for i in range(len(dataset))], object)
+    other = np.where(batch == "p3", "p2", batch)
+
+    def go(split, batch, out, **options):
+        grouped = dataclasses.replace(dataset, groups={"batch": batch})
+        return cross_validate(
+            grouped, ridge, Validation(split, 2), Run(tmp_path / out), reporter=messages, **options
+        )
+
+    metrics = go("batch", batch, "a")
+    fold = pd.read_parquet(tmp_path / "a/oof.parquet").set_index("sig_id").fold[dataset.signatures.sig_id]
+    assert all(len(set(fold[batch == name])) == 1 for name in set(batch))
+    assert metrics["split"] == "batch"
+    several = metrics["groups"]["drugs_in_several_groups"]
+    assert metrics["groups"]["groups"] == 4
+    assert several > 0
+    assert messages.lines[0].startswith(
+        f"batch: {several} of {metrics['groups']['drugs']} drugs are in several"
+    )
+    go("batch", batch, "a", resume=True)
+    with pytest.raises(InputError, match=r"data\.groups\.batch was [0-9a-f]{64}, now"):
+        go("batch", other, "a", resume=True)
+    # A run by drug does not know the column.
+    go("drug", batch, "b")
+    assert "groups" not in go("drug", other, "b", resume=True)
+    assert "groups" not in json.loads((tmp_path / "b/run.json").read_text())["data"]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -13,6 +12,7 @@ from typing import Any
 
 from moa_tf.atomic import PREFIX, replacing, sync_tree, to_plain, writing
 from moa_tf.errors import InputError
+from moa_tf.lock import locked
 
 PLAN = "conversion.json"
 """What is being converted, and how; stays in the finished directory."""
@@ -39,16 +39,9 @@ def workspace(out: Path, plan: dict[str, Any], tell: Callable[[str], None]) -> I
     directory = out.parent / f"{PREFIX}{out.name}-converting"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        handle = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror})") from None
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{out}: is being written by another process; wait for it or stop it") from None
-        except OSError as error:
-            tell(f"{directory}: cannot be locked ({error.strerror}); let no other process write {out}")
+    with locked(directory / _LOCK, out, "written", tell):
         try:
             with writing(out):
                 _prepare(directory, plan, tell)
@@ -61,8 +54,6 @@ def workspace(out: Path, plan: dict[str, Any], tell: Callable[[str], None]) -> I
             if error.__cause__ is None:  # else the disk's fault, and what is done can be gone on with
                 shutil.rmtree(directory, ignore_errors=True)
             raise
-    finally:
-        os.close(handle)
 
 
 def _prepare(directory: Path, plan: dict[str, Any], tell: Callable[[str], None]) -> None:

@@ -15,8 +15,9 @@ from moa_tf.config import Recipe, require
 from moa_tf.data.schema import Signatures
 from moa_tf.models.base import Family, Hyperparameters, ModelConfig, output_bias
 from moa_tf.models.deepinsight.efficientnet import WEIGHTS, Unfreeze, build_backbone
-from moa_tf.models.deepinsight.grad_cam import explainer
+from moa_tf.models.deepinsight.grad_cam import VARYING, explainer
 from moa_tf.models.tabular import fill_missing
+from moa_tf.preprocessing import VarianceThreshold
 from moa_tf.preprocessing.feature_map import FeatureMap
 from moa_tf.preprocessing.image import FeatureImage, SwapNoise
 from moa_tf.preprocessing.image_scaling import MinMaxScaling, Norm2Scaling
@@ -121,8 +122,8 @@ def fit_preprocessing(signatures: Signatures, config: DeepInsightConfig, seed: i
         seed: of the embedding.
 
     Returns:
-        Keras model from the panel's inputs to `{"features": [B, F] in [0, 1]}`, genes before cells. Its layer
-        `feature_map` has the features' `pixels`.
+        Keras model from the panel's inputs to `{"features": [B, F] in [0, 1]}`, genes before cells; where values may
+        be missing, those that vary. Its layer `feature_map` has the features' `pixels`.
 
     Raises:
         InputError: the features cannot be laid out in the plane; see `FeatureMap.adapt`.
@@ -132,6 +133,13 @@ def fit_preprocessing(signatures: Signatures, config: DeepInsightConfig, seed: i
     filled = {name: fill_missing(inputs[name], signatures, name, config) for name in kinds}
     values = np.concatenate([filled[name][0] for name in kinds], axis=1)
     scale = (Norm2Scaling if config.scaling == "norm-2" else MinMaxScaling)(name="scaling", dtype="float32")
+    raw = [filled[name][1] for name in kinds]
+    joined = raw[0] if len(raw) == 1 else keras.layers.Concatenate(name="raw", dtype="float32")(raw)
+    if signatures.spec.missing:
+        # What is not used would lie in a heap on the map, and be drawn over what is.
+        keep = VarianceThreshold(name=VARYING, dtype="float32")
+        keep.adapt(values)
+        values, joined = values[:, keep.columns], keep(joined)
     scale.adapt(values)
     place = FeatureMap(
         config.image_size,
@@ -144,8 +152,6 @@ def fit_preprocessing(signatures: Signatures, config: DeepInsightConfig, seed: i
         dtype="float32",
     )
     place.adapt(scale(values))
-    raw = [filled[name][1] for name in kinds]
-    joined = raw[0] if len(raw) == 1 else keras.layers.Concatenate(name="raw", dtype="float32")(raw)
     return keras.Model(inputs, {"features": place(scale(joined))}, name="preprocessing")
 
 

@@ -197,10 +197,10 @@ PRESETS = MappingProxyType(
             TabNetConfig(virtual_batch_size=64, n_d=16, n_a=16),
             dataclasses.replace(
                 _WINNERS,
-                epochs=30,
+                steps=800,
                 batch_size=256,
                 schedule="one-cycle",
-                early_stopping=20,
+                early_stopping=8,
                 weight_decay=1e-4,
             ),
         ),

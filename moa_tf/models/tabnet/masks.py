@@ -120,16 +120,17 @@ def ensemble_explainer(members: Sequence[Member]) -> Explainer:
     """The mean importance and probability over all networks of a run.
 
     Args:
-        members: (preprocessing, its networks) for each fold.
+        members: of each fold.
 
     Returns:
-        A function from the tensors of `spec.inputs` to `importance` [B, R] and `probabilities` [B, T],
-        which can be called as it is, or become the `explain` signature of an export.
+        A function from the tensors of `spec.inputs` to `importance` [B, R], for all mechanisms in the parts that
+        `probabilities` [B, T] give, and `target` [B] int32, the most probable one. It can be called as it is, or
+        become the `explain` signature of an export.
     """
     models = [
-        (preprocessing, explainer(preprocessing, network))
-        for preprocessing, networks in members
-        for network in networks
+        (member.preprocessing, explainer(member.preprocessing, network))
+        for member in members
+        for network in member.networks
     ]
 
     def explain(inputs: dict[str, Any]) -> dict[str, Any]:
@@ -139,6 +140,7 @@ def ensemble_explainer(members: Sequence[Member]) -> Explainer:
             outputs = model(features, training=False)
             importance += outputs["importance"] / len(models)
             probabilities += ops.sigmoid(outputs["logits"]) / len(models)
-        return {"importance": importance, "probabilities": probabilities}
+        target = ops.cast(ops.argmax(probabilities, axis=1), "int32")
+        return {"importance": importance, "probabilities": probabilities, "target": target}
 
     return explain

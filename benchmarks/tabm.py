@@ -1,0 +1,157 @@
+"""TabM training throughput: this project's `train_network` against PyTorch with the authors' package `tabm`.
+
+    python benchmarks/tabm.py [--presets full small] [--threads 2] [--turns 9] [--python-torch PYTHON]
+
+Both train the network of a preset (`full`: 876-512-512-512-206, `small`: 876-256-256-206; 32 members, ReLU, dropout)
+with AdamW, one cycle and clipped gradients in float32 on the same random rows from memory, in turns of one epoch
+(see turns.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from turns import THREADS, Contestant, all_rows, compare, pin, take_turns
+
+FEATURES, TARGETS, STEPS, BATCH, MEMBERS = 876, 206, 8, 256, 32
+SIZES = {"full": ((512, 512, 512), 0.1), "small": ((256, 256), 0.3)}
+LEARNING_RATE, WEIGHT_DECAY = 2e-3, 3e-4
+EPOCHS = 10_000
+"""Of the schedule; the parent ends both long before."""
+
+
+def rows():
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(BATCH * STEPS, FEATURES)).astype("float32")
+    return features, (rng.random((BATCH * STEPS, TARGETS)) < 0.004).astype("float32")
+
+
+def train_project(preset, threads, options):
+    import keras
+    import tensorflow as tf
+
+    import moa_tf.models.tabm as tabm
+    from moa_tf.config import override
+    from moa_tf.training.network import NetworkData, train_network
+    from moa_tf.training.reporter import Reporter
+    from moa_tf.training.strategy import make_placement
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+
+    class Turns(Reporter):
+        def member(self, label, epochs, steps):
+            self.began = take_turns()
+
+        def epoch(self, epoch, figures):
+            self.began = take_turns(time.perf_counter() - self.began)
+
+    features, targets = rows()
+    inputs = keras.Input((FEATURES,), name="features")
+    identity = keras.Model(inputs, {"features": inputs})
+    data = NetworkData(identity, {"features": features}, targets, all_rows(targets))
+    hidden, dropout = SIZES[preset]
+    same = [
+        f"epochs={EPOCHS}",
+        f"batch_size={BATCH}",
+        f"hidden={','.join(map(str, hidden))}",
+        f"dropout={dropout}",
+        f"k={MEMBERS}",
+        "optimizer=adamw",
+        "schedule=one-cycle",
+        "clip_norm=1",
+        "label_smoothing=0",
+        f"learning_rate={LEARNING_RATE}",
+        f"weight_decay={WEIGHT_DECAY}",
+    ]
+    hyperparameters = override(tabm.PRESETS[preset], [*same, *options])
+    train_network(tabm.FAMILY, data, hyperparameters, 0, make_placement("none"), reporter=Turns())
+
+
+def train_torch(preset, threads, options):
+    import torch
+    from torch import nn
+
+    sys.path.remove(str(Path(__file__).parent))  # Where this file has the package's name.
+    from tabm import TabM
+
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    hidden, dropout = SIZES[preset]
+    network = TabM.make(
+        n_num_features=FEATURES,
+        d_out=TARGETS,
+        n_blocks=len(hidden),
+        d_block=hidden[0],
+        dropout=dropout,
+        k=MEMBERS,
+    )
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        LEARNING_RATE,
+        total_steps=EPOCHS * STEPS,
+        pct_start=0.1,
+        div_factor=1e3,
+        cycle_momentum=False,
+    )
+    features, targets = (torch.from_numpy(values) for values in rows())
+    loss_of = nn.BCEWithLogitsLoss()
+    began = take_turns()
+    while True:
+        total = torch.zeros(())
+        for batch in torch.randperm(len(features)).split(BATCH):
+            optimizer.zero_grad(set_to_none=True)
+            logits = network(features[batch])
+            loss = loss_of(logits, targets[batch][:, None].expand_as(logits))
+            loss.backward()
+            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            total += loss.detach()
+        total.item()
+        began = take_turns(time.perf_counter() - began)
+
+
+WORKERS = {"project": train_project, "torch": train_torch}
+
+
+def compare_at(preset, arguments):
+    same = ["--presets", preset, "--threads", arguments.threads]
+    options = [part for option in arguments.set for part in ("--set", option)]
+    project = Contestant(
+        sys.executable, __file__, "--worker", "project", *same, *options, threads=arguments.threads
+    )
+    torch = Contestant(
+        arguments.python_torch, __file__, "--worker", "torch", *same, threads=arguments.threads
+    )
+    compare(preset, project, torch, "PyTorch", arguments.turns, BATCH * STEPS)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--presets", nargs="+", choices=SIZES, default=list(SIZES))
+    parser.add_argument("--threads", type=int, default=THREADS, help="and cores to pin to")
+    parser.add_argument("--turns", type=int, default=9)
+    parser.add_argument(
+        "--python-torch", default=sys.executable, help="an interpreter that has PyTorch and tabm"
+    )
+    parser.add_argument("--set", action="append", default=[], help="key=value of the project's config")
+    parser.add_argument("--worker", choices=WORKERS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    pin(arguments.threads)
+    if arguments.worker:
+        WORKERS[arguments.worker](arguments.presets[0], arguments.threads, arguments.set)
+        return
+    for preset in arguments.presets:
+        compare_at(preset, arguments)
+
+
+if __name__ == "__main__":
+    main()
