@@ -83,8 +83,8 @@ def test_comes_back_from_its_files_as_it_was_in_mixed_precision_too(case, datase
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
-def test_trains_the_same_each_time_in_every_precision(case, dataset, precision):
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_trains_the_same_each_time_in_half_precision(case, dataset, precision):
     family, hyperparameters, preprocessing, features = case
     fold = make_fold(0, dataset, np.arange(200) >= 160, train_on_controls=False)
     data = NetworkData(preprocessing, features, dataset.targets, fold)
@@ -137,10 +137,11 @@ for name in sys.argv[2:]:
     network = keras.saving.load_model(f"{sys.argv[1]}/{name}.keras")
     x = dict(np.load(f"{sys.argv[1]}/{name}.npz"))
     expected = x.pop("expected")
-    np.testing.assert_allclose(network(x), expected, rtol=1e-4, atol=1e-4, err_msg=name)
+    np.testing.assert_allclose(network.predict_on_batch(x), expected, rtol=1e-4, atol=1e-4, err_msg=name)
     network.compile("sgd", "mse")
-    network.fit(x, expected + 1, epochs=1, verbose=0)
-    assert np.abs(network(x) - expected).max() > 1e-3
+    before = [np.array(weight) for weight in network.trainable_weights]
+    assert np.isfinite(network.train_on_batch(x, expected + 1))
+    assert all((np.array(weight) != old).any() for weight, old in zip(network.trainable_weights, before))
 """
 
 

@@ -46,7 +46,6 @@ SETTINGS = {
     "resnet": ["wide=32", "narrow=16", "dropout=0"],
     "cnn1d": ["hidden=64", "channels=8", "filters=8", "dropout=0", "skip_dropout=0", "output_dropout=0"],
     "gru": ["step_size=8", "units=8", "embedding=8", "dropout=0", "output_dropout=0"],
-    "lstm": ["step_size=8", "units=8", "embedding=8", "dropout=0", "output_dropout=0"],
 }
 
 
