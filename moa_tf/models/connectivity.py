@@ -27,8 +27,7 @@ from moa_tf.models.base import (
     Tensors,
     explain_by_gradients,
 )
-from moa_tf.models.mlp import SMALL_TABLE
-from moa_tf.models.tabular import TabularConfig, fit_preprocessing
+from moa_tf.models.tabular import SMALL_TABLE, TabularConfig, fit_preprocessing
 
 LAYER = "connectivity"
 NEIGHBOURS = 5

@@ -16,8 +16,7 @@ from moa_tf.data.prior import prior
 from moa_tf.evaluation.metrics import mean_log_loss
 from moa_tf.models.axes import principal_axes
 from moa_tf.models.base import Family, Hyperparameters, Task, output_bias
-from moa_tf.models.mlp import SMALL_TABLE
-from moa_tf.models.tabular import TabularConfig, fit_preprocessing
+from moa_tf.models.tabular import SMALL_TABLE, TabularConfig, fit_preprocessing
 
 ROUGH, EXACT = 1e-6, 1e-11
 """Relative progress of the objective at which a solution ends: to choose a strength by, and to keep."""
