@@ -51,10 +51,10 @@ class ConnectivityConfig(TabularConfig):
     clip: float = 5.0
     row_standardise: bool = True
     treatment: bool = False
-    whitening: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
-    ridges: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0)
+    whitening: tuple[float, ...] = (0.0, 0.5, 1.0)
+    ridges: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0, 10.0)
     temperatures: tuple[float, ...] = (0.02, 0.035, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 1.0, 3.0)
-    mixing: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.85)
+    mixing: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.85)
     large: int = 5000
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from moa_tf.config import Recipe
 from moa_tf.data.fingerprint import fingerprint_signatures
@@ -163,7 +164,9 @@ class NetworkLearner(Learner):
             reporter.member(label, 1, 1)
             architecture = self.hyperparameters.architecture
             network = self.family.build(data.preprocessing, architecture, fold.prior, seed)
-            history = {"chosen": self.family.solve(network, _task(dataset, data, seed), architecture)}
+            # Threads that wait for one another take several times as long as these products do.
+            with threadpool_limits(1 if len(fold.train) < SMALL_PRODUCTS else None):
+                history = {"chosen": self.family.solve(network, _task(dataset, data, seed), architecture)}
             reporter.batch()
         predicted = np.empty((0, dataset.targets.shape[1]), np.float32)
         if len(fold.held_out):
@@ -240,6 +243,9 @@ class NetworkLearner(Learner):
 
         return initialise
 
+
+SMALL_PRODUCTS = 3000
+"""Training rows below which a solver has one thread."""
 
 INNER_FOLDS = 5
 """For what is chosen by a solver, on all of them in turn."""
