@@ -11,6 +11,7 @@ from keras import ops
 
 from moa_tf.errors import InputError, whole_number
 from moa_tf.layers.dropout import ByteDropout
+from moa_tf.layers.gradient import custom_gradient
 
 
 @keras.saving.register_keras_serializable(package="moa_tf")
@@ -29,6 +30,8 @@ class BatchEnsembleDense(keras.layers.Layer):
 
     Call arguments:
         inputs: [B, k, inputs], each member's own; or [B, inputs], the same for all of them.
+        training: whether gradients with respect to the weights will be asked for. It chooses between two forms of the
+            same function; the outputs are equal.
 
     Returns:
         [B, k, units] in the layer's compute dtype.
@@ -67,16 +70,18 @@ class BatchEnsembleDense(keras.layers.Layer):
             name="bias",
         )
 
-    def call(self, inputs: Any) -> Any:
-        outputs = self.same(inputs) if len(inputs.shape) == 2 else ops.matmul(inputs * self.r, self.kernel)
-        return outputs * self.s + self.bias
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        return self.products(inputs, training) * self.s + self.bias
 
-    def same(self, inputs: Any) -> Any:
-        """[B, k, units] (x r[i]) W of inputs x [B, inputs] that all members share."""
-        # As x (r W): the gradient for r W gives those for r and W, and the one for x r, a third of the products, is
-        # not needed. Member by member, as an array of k matrices is larger than any cache.
-        kernel, r = (ops.convert_to_tensor(weight) for weight in (self.kernel, self.r))
-        return ops.stack([ops.matmul(inputs, r[i][:, None] * kernel) for i in range(self.k)], axis=1)
+    def products(self, inputs: Any, training: bool | None = None) -> Any:
+        """[B, k, units] (x[:, i] · r[i]) W, before s and b."""
+        if len(inputs.shape) == 3:
+            return ops.matmul(inputs * self.r, self.kernel)
+        r, kernel = (
+            ops.cast(ops.convert_to_tensor(weight), inputs.dtype) for weight in (self.r, self.kernel)
+        )
+        # Saved and exported graphs take the plain form: a hand-written gradient is lost on export.
+        return (_products if training else _plain_products)(inputs, r, kernel)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (input_shape[0], self.k, self.units)
@@ -144,7 +149,7 @@ class BatchEnsembleBlocks(keras.layers.Layer):
             input_shape = block.compute_output_shape(input_shape)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        z = self.blocks[0].same(inputs)
+        z = self.blocks[0].products(inputs, training)
         for place, block in enumerate(self.blocks):
             following = self.blocks[place + 1] if place + 1 < len(self.blocks) else None
             r = ops.ones((), z.dtype) if following is None else ops.cast(following.r, z.dtype)
@@ -265,6 +270,39 @@ class MeanProbability(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"members": self.members}
+
+
+GROUP = 4
+"""Members at a time in the gradient of `_products`: wide products are quick, but an array of all k matrices is larger
+than any cache."""
+
+
+def _plain_products(x: Any, r: Any, kernel: Any) -> Any:
+    """[B, k, units] (x · r[i]) W of x [B, inputs], r [k, inputs], W [inputs, units]; gradient by the backend."""
+    return ops.matmul(ops.expand_dims(x, 1) * r, kernel)
+
+
+@custom_gradient
+def _products(x: Any, r: Any, kernel: Any) -> Any:
+    """As `_plain_products`, with two products of its size in all where the backend's gradient makes three.
+
+    With G[i] = xᵀ dz[:, i]: dW = Σ_i r[i] · G[i], dr[i] = Σ_units W · G[i]. The gradient for x · r[i], which the backend
+    takes dr from, is needed for dx alone, which nothing asks for in training.
+    """
+
+    def gradient(dz: Any) -> tuple[Any, Any, Any]:
+        units, transposed = kernel.shape[1], ops.transpose(x)
+        dr, dkernel = [], 0.0
+        for i in range(0, r.shape[0], GROUP):
+            some = r[i : i + GROUP]
+            g = ops.matmul(transposed, ops.reshape(dz[:, i : i + GROUP], (-1, some.shape[0] * units)))
+            g = ops.reshape(g, (-1, some.shape[0], units))
+            dr.append(ops.matmul(g, kernel[:, :, None])[..., 0])
+            dkernel = dkernel + ops.matmul(ops.transpose(some)[:, None], g)[:, 0]
+        dx = ops.sum(ops.matmul(dz, ops.transpose(kernel)) * r, axis=1)
+        return dx, ops.transpose(ops.concatenate(dr, axis=1)), dkernel
+
+    return _plain_products(x, r, kernel), gradient
 
 
 def _signs(shape: tuple[int, ...], dtype: Any) -> Any:

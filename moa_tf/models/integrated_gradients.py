@@ -5,7 +5,7 @@ The default by which a family explains itself; it asks nothing of a model but th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 from typing import Any
 
@@ -70,10 +70,10 @@ def explainer(members: Sequence[Member]) -> Explainer:
     both ends, which gradients with respect to x_j do not see. Each column still goes from its median to its own
     value without turning back. A missing value stays at its median: it gets 0.
 
-    The integral is a Gauss–Legendre sum in s, t = sinh(s asinh(1/τ)) τ: near the median signature, where all scaled
-    features are about 0, skewness and kurtosis of a row turn quickly. On folds of at most 100 rows all are 0 up to
-    rounding, whose skewness and kurtosis are anything; there the baseline is z⁰ + τ b, with b a fixed row of deviation
-    1 whose skewness and excess kurtosis are 0.
+    The integral is a Gauss–Legendre sum in s, t = τ sinh(s asinh(1/τ)): near the median signature, where all scaled
+    features are about 0, skewness and kurtosis of a row turn quickly. Where they are 0 up to rounding (folds of at
+    most 100 rows, gaps that the median fills) a row has no shape, and skewness and kurtosis of the rounding could be
+    anything: there the baseline is z⁰ + τ b, with b a fixed row of deviation 1 whose skewness and excess kurtosis are 0.
 
     Args:
         members: of each fold, with their baselines; each network is explained from its own fold's. The top mechanism
@@ -100,143 +100,167 @@ def explainer(members: Sequence[Member]) -> Explainer:
     paths = [_Path(member, quadrature) for member in members]
 
     def explain(inputs: Mapping[str, Any]) -> Tensors:
-        logits = [path.logits(inputs) for path in paths]
-        probabilities = sum(ops.sigmoid(each) for several in logits for each in several)
+        walks = [_Walk(path, inputs) for path in paths]
+        probabilities = sum(ops.sigmoid(logits[-1]) for walk in walks for logits in walk.logits)
         target = ops.cast(ops.argmax(probabilities, axis=1), "int32")
         # 1 where the logit is that of the mechanism, so that a sum over targets picks it.
         chosen = ops.one_hot(target, probabilities.shape[1], dtype="float32")
-        logit = sum(ops.sum(each * chosen, axis=1) for several in logits for each in several)
-        parts = [path.attribute(inputs, chosen) for path in paths]
-        attribution = sum(part for part, _ in parts) / networks
+        picked = [ops.sum(sum(walk.logits) * chosen, axis=-1) for walk in walks]
+        attribution = sum(walk.attribute(chosen) for walk in walks) / networks
         return {
             "attribution": attribution,
             "importance": ops.abs(attribution),
             "target": target,
-            "logit": logit / networks,
-            "baseline_logit": sum(start for _, start in parts) / networks,
+            "logit": sum(logits[-1] for logits in picked) / networks,
+            "baseline_logit": sum(logits[0] for logits in picked) / networks,
         }
 
     return explain
 
 
 class _Path:
-    """The way from a fold's baseline, and what its networks say on it, all of them summed."""
+    """What a fold's line runs through: the preprocessing, cut behind the rank-Gauss layers, and the networks."""
 
     def __init__(self, member: Member, quadrature: tuple[np.ndarray, np.ndarray]) -> None:
         self.preprocessing, self.networks, self.baseline = member
-        self.nodes, self.weights = quadrature
+        self.quadrature = quadrature
         inputs, outputs = self.preprocessing.input, self.preprocessing.output
-        self.read = [name for name in NUMBERS if name in inputs]
-        # The line is straight behind the rank-Gauss layers, and of what does not pass through them.
         self.scalers = [layer for layer in self.preprocessing.layers if isinstance(layer, QuantileToNormal)]
-        beside = _inputs_of(outputs, self.scalers)
-        self.direct = [name for name in self.read if name in beside]
+        raw = [layer.input for layer in self.scalers]
+        above, below = _inputs_of(raw, []), _inputs_of(outputs, self.scalers)
+        self.scaled = [name for name in NUMBERS if name in above]
+        self.direct = [name for name in NUMBERS if name in below]
         self.conditions = [name for name in CONDITIONS if name in inputs]
-        self.after = keras.Model(
-            [
-                *(layer.output for layer in self.scalers),
-                *(inputs[name] for name in (*self.direct, *self.conditions)),
-            ],
-            outputs,
-        )
-        self.before = None
-        if self.scalers:
-            raw = [layer.input for layer in self.scalers]
-            reached = _inputs_of(raw, [])
-            self.scaled = [name for name in self.read if name in reached]
-            self.before = keras.Model([inputs[name] for name in self.scaled], raw)
-        self.offsets = [np.zeros(1, np.float32)] * (len(self.scalers) + len(self.direct))
-        if any(isinstance(layer, RowStatistics) for layer in self.preprocessing.layers):
-            row = {name: ops.convert_to_tensor(self.baseline[name][None]) for name in self.read}
-            for index, z in enumerate(self._places(row)[: len(self.scalers)]):
-                if np.std(ops.convert_to_numpy(z)) < BEND / 5:
-                    self.offsets[index] = BEND * _mesokurtic(z.shape[1])
-
-    def logits(self, inputs: Mapping[str, Any]) -> list[Any]:
-        """[B, T] float32 of each network."""
-        read = {name: inputs[name] for name in self.preprocessing.input}
-        return self._of_features(self.preprocessing(read, training=False))
-
-    def _of_features(self, features: Tensors) -> list[Any]:
-        return [ops.cast(network(features, training=False), "float32") for network in self.networks]
-
-    def attribute(self, inputs: Mapping[str, Any], chosen: Any) -> tuple[Any, Any]:
-        """[B, R] attributions and [B] logits of the baseline, both summed over the networks."""
-        rows = ops.shape(chosen)[0]
-        base = {
-            name: ops.broadcast_to(ops.convert_to_tensor(value), (rows, *value.shape))
-            for name, value in self.baseline.items()
+        beside = [inputs[name] for name in (*self.direct, *self.conditions)]
+        self.after = keras.Model([*(layer.output for layer in self.scalers), *beside], outputs)
+        self.before = keras.Model([inputs[name] for name in self.scaled], raw) if raw else None
+        self.columns = [self._columns(name) for name in self.scaled]
+        row = {
+            name: ops.convert_to_tensor(self.baseline[name][None]) for name in (*self.scaled, *self.direct)
         }
-        start = [a + b for a, b in zip(self._places(base), self.offsets, strict=True)]
-        here = {name: base[name] for name in self.conditions}
+        self.start = [ops.convert_to_numpy(place) for place in self.places(row)]
+        if any(isinstance(layer, RowStatistics) for layer in self.preprocessing.layers):
+            for index, place in enumerate(self.start[: len(self.scalers)]):
+                if place.std() < BEND / 5:
+                    self.start[index] = place + BEND * _mesokurtic(place.shape[1])
 
-        def logit(places: list[Any]) -> Any:
-            features = self.after([*places, *here.values()], training=False)
-            return _pick(self._of_features(features), chosen)
+    def _columns(self, name: str) -> np.ndarray:
+        """Where each column of an input is among all that the rank-Gauss layers get; their number where it is not."""
+        sizes = {other: len(self.baseline[other]) for other in self.scaled}
+        # A median stands in for a column that is not used: it does not follow.
+        probes = [
+            {other: np.full((1, sizes[other]), np.float32(0)) for other in self.scaled} for _ in range(2)
+        ]
+        probes[0][name] = np.arange(1, sizes[name] + 1, dtype=np.float32)[None]
+        probes[1][name] = 2 * probes[0][name]
+        once, twice = (
+            np.concatenate([ops.convert_to_numpy(u)[0] for u in self._raw(_tensors(probe))])
+            for probe in probes
+        )
+        follows = np.flatnonzero(once != twice)
+        if not np.array_equal(twice[follows], 2 * once[follows]):
+            raise InputError(f"explain: {name} is not read column by column before rank-Gauss")
+        places = np.full(sizes[name], len(once), np.int32)
+        places[once[follows].astype(int) - 1] = follows
+        return places
 
-        first = last = logit(start)
-        treatment = []
-        for name in CONDITIONS:
-            if name in self.baseline:
-                here |= {name: inputs[name]} if name in here else {}
-                now = logit(start) if name in here else last
-                treatment.append(ops.expand_dims(now - last, 1))
-                last = now
-        numbers = {name: ops.zeros_like(base[name]) for name in NUMBERS if name in self.baseline}
-        numbers |= self._walk(logit, start, base, inputs)
-        return ops.concatenate([*numbers.values(), *treatment], axis=1), first
-
-    def _walk(
-        self, logit: Callable[[list[Any]], Any], start: list[Any], base: Tensors, inputs: Mapping[str, Any]
-    ) -> Tensors:
-        """The attributions of genes and cells, along the line from `start`."""
-        there = {name: ops.where(ops.isnan(inputs[name]), base[name], inputs[name]) for name in self.read}
-        way = [b - a for a, b in zip(start, self._places(there), strict=True)]
-        nodes, weights = (ops.convert_to_tensor(x, "float32") for x in (self.nodes, self.weights))
-
-        def step(k: Any, sums: list[Any]) -> list[Any]:
-            t, weight = ops.take(nodes, k), ops.take(weights, k)
-            _, slopes = value_and_gradients(logit, [a + t * d for a, d in zip(start, way, strict=True)])
-            return [total + weight * slope for total, slope in zip(sums, slopes, strict=True)]
-
-        sums = ops.fori_loop(0, len(self.nodes), step, [ops.zeros_like(place) for place in start])
-        parts = [total * d for total, d in zip(sums, way, strict=True)]
-        through, direct = parts[: len(self.scalers)], parts[len(self.scalers) :]
-        result = dict(zip(self.direct, direct, strict=True))
-        if self.scalers:
-            for name, value in self._to_raw(through, base, there).items():
-                result[name] = result[name] + value if name in result else value
-        return result
-
-    def _places(self, values: Mapping[str, Any]) -> list[Any]:
-        """What the line is straight in."""
-        scaled = [layer(u) for layer, u in zip(self.scalers, self._raw(values), strict=True)]
-        return [*scaled, *(values[name] for name in self.direct)]
-
-    def _raw(self, values: Mapping[str, Any] | list[Any]) -> list[Any]:
+    def _raw(self, values: Mapping[str, Any]) -> list[Any]:
         """What the rank-Gauss layers get."""
         if self.before is None:
             return []
-        values = values if isinstance(values, list) else [values[name] for name in self.scaled]
-        raw = self.before(values, training=False)
+        raw = self.before([values[name] for name in self.scaled], training=False)
         return raw if isinstance(raw, list) else [raw]
 
-    def _to_raw(self, parts: list[Any], here: Tensors, there: Tensors) -> Tensors:
-        """Attributions of the scaled features as those of the columns that they are made of."""
-        rates = []
-        for part, a, b in zip(parts, self._raw(here), self._raw(there), strict=True):
-            moves = a != b
-            rates.append(ops.where(moves, part / ops.where(moves, b - a, 1.0), 0.0))
+    def places(self, values: Mapping[str, Any]) -> list[Any]:
+        """What the line is straight in: [B, F] of each rank-Gauss layer, and what does not pass through one."""
+        scaled = [layer(u) for layer, u in zip(self.scalers, self._raw(values), strict=True)]
+        return [*scaled, *(values[name] for name in self.direct)]
 
-        def moved(values: list[Any]) -> Any:
-            return sum(ops.sum(r * u, axis=1) for r, u in zip(rates, self._raw(values), strict=True))
+    def logits(self, places: list[Any], conditions: list[Any]) -> list[Any]:
+        """[B, T] float32 of each network."""
+        features = self.after([*places, *conditions], training=False)
+        return [ops.cast(network(features, training=False), "float32") for network in self.networks]
 
-        ends = [there[name] for name in self.scaled]
-        _, slopes = value_and_gradients(moved, ends)
-        return {
-            name: slope * (end - here[name])
-            for name, slope, end in zip(self.scaled, slopes, ends, strict=True)
+
+class _Walk:
+    """A batch's way along a path.
+
+    Attributes:
+        logits: [S, B, T] of each network at the baseline, with one column of the treatment after the other that the
+            path reads, and at the end.
+    """
+
+    def __init__(self, path: _Path, inputs: Mapping[str, Any]) -> None:
+        self.path, self.inputs = path, inputs
+        filled = {
+            name: ops.where(ops.isnan(inputs[name]), ops.convert_to_tensor(path.baseline[name]), inputs[name])
+            for name in {*path.scaled, *path.direct}
         }
+        self.end = path.places(filled)
+        self.start = [
+            ops.broadcast_to(place, ops.shape(end)) for place, end in zip(path.start, self.end, strict=True)
+        ]
+        self.own = [inputs[name] for name in path.conditions]
+        base = [
+            ops.full_like(own, ops.convert_to_tensor(path.baseline[name]))
+            for name, own in zip(path.conditions, self.own, strict=True)
+        ]
+        stops = [self.own[:count] + base[count:] for count in range(len(base) + 1)]
+        # All at once: a call of a Keras model takes long to trace.
+        places = [
+            ops.concatenate([start] * len(stops) + [end])
+            for start, end in zip(self.start, self.end, strict=True)
+        ]
+        conditions = [ops.concatenate(several) for several in zip(*stops, self.own, strict=True)]
+        self.logits = [
+            ops.reshape(each, (len(stops) + 1, -1, each.shape[-1]))
+            for each in path.logits(places, conditions)
+        ]
+
+    def attribute(self, chosen: Any) -> Any:
+        """[B, R] attributions of the mechanism that is 1 in `chosen` [B, T], summed over the networks."""
+        path = self.path
+        switched = ops.sum(sum(self.logits)[:-1] * chosen, axis=-1)
+        steps = dict(
+            zip(path.conditions, ops.unstack(switched[1:] - switched[:-1], len(path.conditions)), strict=True)
+        )
+        still = ops.zeros_like(chosen[:, 0])
+        treatment = [steps.get(name, still) for name in CONDITIONS if name in path.baseline]
+        through, direct = self._integrate(chosen)
+        columns = dict(zip(path.scaled, path.columns, strict=True))
+        parts = []
+        for name in NUMBERS:
+            if name in path.baseline:
+                part = ops.zeros_like(still)[:, None] + np.zeros(len(path.baseline[name]), np.float32)
+                if name in columns:
+                    part += ops.take(through, columns[name], axis=1)
+                if name in path.direct:
+                    part += direct[path.direct.index(name)]
+                parts.append(ops.where(ops.isnan(self.inputs[name]), 0.0, part))
+        return ops.concatenate([*parts, *(each[:, None] for each in treatment)], axis=1)
+
+    def _integrate(self, chosen: Any) -> tuple[Any, list[Any]]:
+        """[B, F + 1] for what the rank-Gauss layers get, and 0; [B, ...] for each input beside them."""
+        path = self.path
+        way = [end - start for start, end in zip(self.start, self.end, strict=True)]
+        nodes, weights = (ops.convert_to_tensor(x, "float32") for x in path.quadrature)
+
+        def logit(places: list[Any]) -> Any:
+            return ops.sum(sum(path.logits(places, self.own)) * chosen, axis=1)
+
+        def step(k: Any, sums: list[Any]) -> list[Any]:
+            t, weight = ops.take(nodes, k), ops.take(weights, k)
+            _, slopes = value_and_gradients(logit, [a + t * d for a, d in zip(self.start, way, strict=True)])
+            return [total + weight * slope for total, slope in zip(sums, slopes, strict=True)]
+
+        sums = ops.fori_loop(0, len(path.quadrature[0]), step, [ops.zeros_like(place) for place in way])
+        parts = [total * d for total, d in zip(sums, way, strict=True)]
+        scalers = len(path.scalers)
+        return ops.concatenate([*parts[:scalers], ops.zeros_like(chosen[:, :1])], axis=1), parts[scalers:]
+
+
+def _tensors(values: Mapping[str, np.ndarray]) -> Tensors:
+    return {name: ops.convert_to_tensor(value) for name, value in values.items()}
 
 
 def _quadrature(nodes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -260,11 +284,6 @@ def _mesokurtic(features: int) -> np.ndarray:
         middle = (low + high) / 2
         low, high = (middle, high) if (bell(middle) ** 4).mean() < 3 else (low, middle)
     return np.random.default_rng(0).permutation(bell(low)).astype(np.float32)
-
-
-def _pick(logits: list[Any], chosen: Any) -> Any:
-    """[B] of the chosen mechanism, summed over the networks."""
-    return ops.sum(sum(logits) * chosen, axis=1)
 
 
 def _inputs_of(tensors: Any, stop: Sequence[keras.layers.Layer]) -> set[str]:

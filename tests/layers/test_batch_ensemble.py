@@ -11,17 +11,6 @@ import tensorflow as tf
 from moa_tf.layers import BatchEnsembleBlocks, BatchEnsembleDense, EnsembleDense, MeanProbability
 
 
-@pytest.fixture
-def layer():
-    """Three members with weights of their own."""
-    keras.utils.set_random_seed(1)
-    layer = BatchEnsembleDense(4, k=3, random_signs=True)
-    layer.build((None, 5))
-    rng = np.random.default_rng(0)
-    layer.set_weights([rng.normal(size=weight.shape) for weight in layer.weights])
-    return layer
-
-
 def test_hand_computed():
     layer = BatchEnsembleDense(2, k=2)
     layer.build((None, 2, 2))
@@ -31,15 +20,22 @@ def test_hand_computed():
     np.testing.assert_allclose(layer(np.ones((1, 2, 2), "float32"))[0], [[-2, -19], [1, 3]])
 
 
-def test_one_input_for_all_members_equals_as_many_equal_ones(layer):
-    x = np.random.default_rng(1).normal(size=(6, 5)).astype("float32")
-    upstream = np.random.default_rng(2).normal(size=(6, 3, 4)).astype("float32")
+@pytest.mark.parametrize("k", [3, 6])  # A group of members, and more than one.
+@pytest.mark.parametrize("training", [False, True])
+def test_one_input_for_all_members_equals_as_many_equal_ones(k, training):
+    layer = BatchEnsembleDense(4, k=k)
+    layer.build((None, 5))
+    rng = np.random.default_rng(0)
+    layer.set_weights([rng.normal(size=weight.shape) for weight in layer.weights])
+    x = tf.constant(rng.normal(size=(7, 5)), "float32")
+    upstream = rng.normal(size=(7, k, 4)).astype("float32")
     results = []
-    for inputs in (x, np.repeat(x[:, None], 3, axis=1)):
+    for repeated in (False, True):
         with tf.GradientTape() as tape:
-            outputs = layer(inputs)
+            tape.watch(x)
+            outputs = layer(tf.repeat(x[:, None], k, axis=1) if repeated else x, training=training)
             loss = tf.reduce_sum(outputs * upstream)
-        results.append([outputs, *tape.gradient(loss, [weight.value for weight in layer.weights])])
+        results.append([outputs, *tape.gradient(loss, [x, *(weight.value for weight in layer.weights)])])
     for one, repeated in zip(*results, strict=True):
         np.testing.assert_allclose(one, repeated, rtol=1e-5, atol=1e-5)
 

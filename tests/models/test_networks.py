@@ -35,7 +35,7 @@ def dataset():
 def case(request, dataset):
     family = get_family(request.param)
     hyperparameters = override(
-        family.presets["small"], [*SETTINGS[request.param], "epochs=2", "batch_size=64"]
+        family.presets["small"], [*SETTINGS[request.param], "epochs=6", "batch_size=32"]
     )
     preprocessing = family.fit_preprocessing(dataset.signatures, hyperparameters.architecture, 0)
     return family, hyperparameters, preprocessing, Inference(preprocessing)(dataset.signatures.inputs())
@@ -94,7 +94,7 @@ def test_trains_the_same_each_time_in_half_precision(case, dataset, precision):
             family, data, hyperparameters, 5, make_placement("none"), precision=precision
         )
         losses = [epoch["loss"] for epoch in history["epochs"]]
-        assert losses[1] < losses[0]
+        assert losses[-1] < losses[0]
         networks.append(network)
     for a, b in zip(*(network.weights for network in networks), strict=True):
         np.testing.assert_array_equal(a, b)
