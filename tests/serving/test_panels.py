@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from moa_tf.config import override
 from moa_tf.data.schema import CONTROL, Signatures, SignatureSpec
+from moa_tf.explanation.sources import open_source
 from moa_tf.models.base import FAMILIES, Member, get_family, importance_columns
 from moa_tf.models.integrated_gradients import fit_baseline
 from moa_tf.serving.export import export
@@ -109,3 +110,6 @@ def test_a_model_takes_gaps_micromolar_and_unknown_cell_lines(name, signatures, 
     nothing = explain(**raw_inputs(signatures.take(slice(0, 0))))
     assert nothing["importance"].shape == (0, together["importance"].shape[1])
     assert nothing["target"].shape == (0,)
+    shares = open_source(version).explain(signatures).importance
+    total = np.sum(together["importance"], axis=1, keepdims=True)
+    np.testing.assert_allclose(shares * total, together["importance"], rtol=1e-3, atol=1e-4)
