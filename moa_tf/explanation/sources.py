@@ -159,4 +159,4 @@ def _placeholder(spec: SignatureSpec) -> Signatures:
     # No time and no dose is 0, and every category has a code 0.
     make = {"int32": np.zeros, "float32": np.ones}
     inputs = {name: make[dtype]((1, *shape), dtype) for name, (shape, dtype) in spec.inputs.items()}
-    return Signatures(spec, np.array(["none"], object), **inputs)
+    return Signatures(spec, np.array(["none"], object), **({"genes": None} | inputs))

@@ -73,7 +73,7 @@ def explainer(members: Sequence[Member]) -> Explainer:
     The integral is a Gauss–Legendre sum in s, t = τ sinh(s asinh(1/τ)): near the median signature, where all scaled
     features are about 0, skewness and kurtosis of a row turn quickly. Where they are 0 up to rounding (folds of at
     most 100 rows, gaps that the median fills) a row has no shape, and skewness and kurtosis of the rounding could be
-    anything: there the baseline is z⁰ + τ b, with b a fixed row of deviation 1 whose skewness and excess kurtosis are 0.
+    anything: there the baseline is z⁰ + τ b, with b a fixed row of deviation 1, skewness and excess kurtosis 0.
 
     Args:
         members: of each fold, with their baselines; each network is explained from its own fold's. The top mechanism

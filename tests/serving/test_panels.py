@@ -136,3 +136,6 @@ def test_a_model_takes_gaps_micromolar_and_unknown_cell_lines(name, signatures, 
     nothing = explain(**raw_inputs(signatures.take(slice(0, 0))))
     assert nothing["importance"].shape == (0, together["importance"].shape[1])
     assert nothing["target"].shape == (0,)
+    shares = open_source(version).explain(signatures).importance
+    total = np.sum(together["importance"], axis=1, keepdims=True)
+    np.testing.assert_allclose(shares * total, together["importance"], rtol=1e-3, atol=1e-4)
