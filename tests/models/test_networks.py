@@ -35,7 +35,15 @@ def dataset():
 def case(request, dataset):
     family = get_family(request.param)
     hyperparameters = override(
-        family.presets["small"], [*SETTINGS[request.param], "epochs=6", "batch_size=32"]
+        family.presets["small"],
+        [
+            *SETTINGS[request.param],
+            "epochs=6",
+            "batch_size=32",
+            "schedule=constant",
+            "learning_rate=0.01",
+            "dropout=0",
+        ],
     )
     preprocessing = family.fit_preprocessing(dataset.signatures, hyperparameters.architecture, 0)
     return family, hyperparameters, preprocessing, Inference(preprocessing)(dataset.signatures.inputs())
@@ -138,15 +146,16 @@ for name in sys.argv[2:]:
     x = dict(np.load(f"{sys.argv[1]}/{name}.npz"))
     expected = x.pop("expected")
     np.testing.assert_allclose(network.predict_on_batch(x), expected, rtol=1e-4, atol=1e-4, err_msg=name)
-    network.compile("sgd", "mse")
-    before = [np.array(weight) for weight in network.trainable_weights]
-    assert np.isfinite(network.train_on_batch(x, expected + 1))
-    assert all((np.array(weight) != old).any() for weight, old in zip(network.trainable_weights, before))
+# The last one's: to compile a step takes longer than all else here.
+network.compile("sgd", "mse")
+before = [np.array(weight) for weight in network.trainable_weights]
+assert np.isfinite(network.train_on_batch(x, expected + 1))
+assert all((np.array(weight) != old).any() for weight, old in zip(network.trainable_weights, before))
 """
 
 
 @pytest.mark.slow
-def test_jax_gives_the_same_outputs_and_trains(dataset, tmp_path):
+def test_jax_gives_the_same_outputs_and_trains_one_of_them(dataset, tmp_path):
     pytest.importorskip("jax")
     for name, settings in SETTINGS.items():
         family = get_family(name)
