@@ -19,7 +19,7 @@ from moa_tf.layers.gradient import value_and_gradients
 from moa_tf.models.base import Explainer, Member, Tensors
 from moa_tf.preprocessing import QuantileToNormal, RowStatistics
 
-NODES = 128
+NODES = 256
 """Places on the line where one network is differentiated. Kinks of ReLUs leave an error that falls as 1 / NODES."""
 LEAST_NODES = 32
 BEND = 0.005

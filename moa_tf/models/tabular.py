@@ -35,6 +35,11 @@ than how large they are, and outliers say more than their ranks: logistic regres
 NCI-60 and .1105 on GDSC, on rank-Gauss .0716 and .1159."""
 
 
+ROW_NOISE = 0.25
+"""Added to a row's variance, in squared standard deviations of features, before the row is divided by its root: a
+signature that hardly varies (no response, or all cells dead) has no shape, and noise is not to be blown up to one."""
+
+
 @dataclass(frozen=True)
 class TabularConfig(ModelConfig):
     """How raw signatures become one vector.
@@ -204,7 +209,9 @@ def _standardised(scaled: keras.KerasTensor, kind: str, config: TabularConfig) -
         scaled = keras.ops.clip(scaled, -config.clip, config.clip)
     if config.row_standardise:
         name = f"{kind}_row_standardised"
-        scaled = keras.layers.LayerNormalization(center=False, scale=False, epsilon=1e-6, name=name)(scaled)
+        scaled = keras.layers.LayerNormalization(center=False, scale=False, epsilon=ROW_NOISE, name=name)(
+            scaled
+        )
     return scaled
 
 

@@ -29,12 +29,13 @@ def test_scaled_features_are_cut_off_and_then_each_signature_standardised(tmp_pa
     model = fit_preprocessing(train, dataclasses.replace(config, row_standardise=True), 0)
     model.save(tmp_path / "p.keras")
     for each in (model, keras.saving.load_model(tmp_path / "p.keras")):
-        # (4, 1, −1): mean 4/3, variance 38/9; (3, 3, 0): mean 2, variance 2. Genes and cells by themselves.
+        # (4, 1, −1): mean 4/3, variance 38/9; (3, 3, 0): mean 2, variance 2; cells: 1 and 6.25. Each with a quarter more.
+        # Genes and cells by themselves.
         np.testing.assert_allclose(
             Inference(each)(other.inputs())["features"],
             [
-                [8 / 38**0.5, -1 / 38**0.5, -7 / 38**0.5, -1, 1],
-                [0.5**0.5, 0.5**0.5, -(2**0.5), 1, -1],
+                [*(np.array([8, -1, -7]) / (38 + 9 / 4) ** 0.5), -1 / 1.25**0.5, 1 / 1.25**0.5],
+                [*(np.array([1, 1, -2]) / 2.25**0.5), 2.5 / 6.5**0.5, -2.5 / 6.5**0.5],
             ],
             atol=1e-5,
         )

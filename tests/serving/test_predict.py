@@ -78,7 +78,9 @@ def test_csv_has_the_layout_of_sample_submission_and_every_digit(case, tmp_path,
         assert lines[1].startswith("id_0,0.")
     table = pd.read_csv(tmp_path / name, dtype={target: np.float32 for target in case.targets})
     assert table.columns.tolist() == ["sig_id", *case.targets]
-    np.testing.assert_array_equal(table.iloc[:, 1:], case.model.predict(case.signatures))
+    # The last bit of a sum depends on the batch.
+    batches = [case.model.predict(case.signatures.take(slice(i, i + 4))) for i in range(0, len(table), 4)]
+    np.testing.assert_array_equal(table.iloc[:, 1:], np.concatenate(batches))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["features.csv", name]
 
 
