@@ -29,8 +29,8 @@ def test_scaled_features_are_cut_off_and_then_each_signature_standardised(tmp_pa
     model = fit_preprocessing(train, dataclasses.replace(config, row_standardise=True), 0)
     model.save(tmp_path / "p.keras")
     for each in (model, keras.saving.load_model(tmp_path / "p.keras")):
-        # (4, 1, −1): mean 4/3, variance 38/9; (3, 3, 0): mean 2, variance 2; cells: 1 and 6.25. Each with a quarter more.
-        # Genes and cells by themselves.
+        # (4, 1, −1): mean 4/3, variance 38/9; (3, 3, 0): mean 2, variance 2; cells: variances 1 and 6.25. A quarter is
+        # added to each. Genes and cells by themselves.
         np.testing.assert_allclose(
             Inference(each)(other.inputs())["features"],
             [
