@@ -15,18 +15,9 @@ import pytest
 from moa_tf.cli.main import main
 from moa_tf.data.simulate import write_simulation
 
-FAST = [
-    "--set",
-    "hidden=16",
-    "--epochs",
-    "2",
-    "--batch-size",
-    "64",
-    "--set",
-    "decays=",
-    "--set",
-    "early_stopping=0",
-]
+# One training a fold.
+UNSTEERED = ["--set", "decays=", "--set", "early_stopping=0"]
+FAST = ["--set", "hidden=16", "--epochs", "2", "--batch-size", "64", *UNSTEERED]
 
 
 @pytest.fixture(scope="module")
@@ -271,13 +262,23 @@ def test_killed_at_any_moment_resume_ends_as_without_the_kill(data, tmp_path):
     ("model", "settings"),
     [
         ("mlp", ["--set", "hidden=16", "--precision", "mixed_bfloat16"]),
-        ("mlp", ["--set", "hidden=16", "--precision", "mixed_float16"]),
+        ("mlp", ["--set", "hidden=16", "--precision", "mixed_float16", *UNSTEERED]),
         (
             "tabm",
-            ["--set", "hidden=16,16", "--set", "k=4", "--set", "keep=2", "--precision", "mixed_bfloat16"],
+            [
+                "--set",
+                "hidden=16,16",
+                "--set",
+                "k=4",
+                "--set",
+                "keep=2",
+                "--precision",
+                "mixed_bfloat16",
+                *UNSTEERED,
+            ],
         ),
         ("tabnet", ["--set", "virtual_batch_size=32", "--pretrain", "--set", "pretrain_epochs=1"]),
-        ("tabnet", ["--set", "virtual_batch_size=32", "--precision", "mixed_float16"]),
+        ("tabnet", ["--set", "virtual_batch_size=32", "--precision", "mixed_float16", *UNSTEERED]),
         ("deepinsight", ["--preset", "small", "--set", "image_size=32"]),
     ],
 )
