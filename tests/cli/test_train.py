@@ -277,7 +277,10 @@ def test_killed_at_any_moment_resume_ends_as_without_the_kill(data, tmp_path):
                 *UNSTEERED,
             ],
         ),
-        ("tabnet", ["--set", "virtual_batch_size=32", "--pretrain", "--set", "pretrain_epochs=1"]),
+        (
+            "tabnet",
+            ["--set", "virtual_batch_size=32", "--pretrain", "--set", "pretrain_epochs=1", *UNSTEERED],
+        ),
         ("tabnet", ["--set", "virtual_batch_size=32", "--precision", "mixed_float16", *UNSTEERED]),
         ("deepinsight", ["--preset", "small", "--set", "image_size=32"]),
     ],
