@@ -57,6 +57,8 @@ def train_project(preset, threads, options):
     hidden, dropout = SIZES[preset]
     same = [
         f"epochs={EPOCHS}",
+        "steps=0",
+        "early_stopping=0",
         f"batch_size={BATCH}",
         f"hidden={','.join(map(str, hidden))}",
         f"dropout={dropout}",

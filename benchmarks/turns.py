@@ -36,7 +36,7 @@ def all_rows(targets):
     from moa_tf.training.fold import ALL, Fold
 
     rows = np.arange(len(targets))
-    return Fold(ALL, train=rows, held_out=rows[:0], judged=rows[:0], prior=prior(targets))
+    return Fold(ALL, rows, held_out=rows[:0], judged=rows[:0], prior=prior(targets), unit=rows)
 
 
 class Contestant:

@@ -286,8 +286,8 @@ def _plain_products(x: Any, r: Any, kernel: Any) -> Any:
 def _products(x: Any, r: Any, kernel: Any) -> Any:
     """As `_plain_products`, with two products of its size in all where the backend's gradient makes three.
 
-    With G[i] = xᵀ dz[:, i]: dW = Σ_i r[i] · G[i], dr[i] = Σ_units W · G[i]. The gradient for x · r[i], which the
-    backend takes dr from, is needed for dx alone, which nothing asks for in training.
+    With G[i] = xᵀ dz[:, i]: dW = Σ_i r[i] · G[i], dr[i] = Σ_units W · G[i]. The gradient for x · r[i], from which the
+    backend takes dr, is needed for dx alone, which nothing asks for in training.
     """
 
     def gradient(dz: Any) -> tuple[Any, Any, Any]:
