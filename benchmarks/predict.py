@@ -63,7 +63,7 @@ def write_features(path: Path, rows: int) -> None:
 
 
 def export_model(root: Path, preset: str, folds: int) -> None:
-    from moa_tf.models.base import get_family
+    from moa_tf.models.base import Member, get_family
     from moa_tf.serving.export import export
 
     family = get_family("mlp")
@@ -72,7 +72,7 @@ def export_model(root: Path, preset: str, folds: int) -> None:
         architecture = family.presets[preset].architecture
         preprocessing = family.fit_preprocessing(random_signatures(3000, fold), architecture, fold)
         network = family.build(preprocessing, architecture, np.full(len(TARGETS), 0.003), fold)
-        members.append((preprocessing, [network]))
+        members.append(Member(preprocessing, [network]))
     export(members, root, spec=SPEC, target_names=TARGETS, metadata={"simulated": True})
 
 

@@ -139,6 +139,7 @@ def cross_validate(
 
 def make_folds(dataset: Dataset, validation: Validation, train_on_controls: bool) -> dict[int, Fold]:
     """The folds by their numbers; the same arguments give the same ones."""
+    unit = _units(dataset, validation.split)
     fold_of_row = assign_folds(
         dataset.targets,
         find_groups(dataset, validation.split),
@@ -148,9 +149,7 @@ def make_folds(dataset: Dataset, validation: Validation, train_on_controls: bool
         control=dataset.signatures.control,
     )
     return {
-        number: make_fold(
-            number, dataset, fold_of_row == number, train_on_controls, _units(dataset, validation.split)
-        )
+        number: make_fold(number, dataset, fold_of_row == number, train_on_controls, unit)
         for number in range(validation.folds)
     }
 

@@ -4,6 +4,7 @@
     lock                         held by the process that trains
     fold-0/preprocessing.keras   what the fold's members share, fitted on its training rows
     fold-0/baseline.npz          their median signature, which explanation starts from
+    fold-0/choice.json           what was chosen on an inner fold of these rows; trial-….json, by which trainings
     fold-0/seed-0/network.keras  a member
     fold-0/seed-0/predictions.npy    its probabilities of the fold's held-out rows
     fold-0/seed-0/history.json   loss and learning rate of each epoch
