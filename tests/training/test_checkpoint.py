@@ -276,7 +276,7 @@ def test_patience_by_hand(data, hyperparameters):
 def test_plateau_divides_the_learning_rate(data, hyperparameters, placement):
     config = override(
         hyperparameters,
-        ["epochs=12", "schedule=plateau", "plateau_patience=2", "plateau_factor=0.5", "learning_rate=0.05"],
+        ["epochs=24", "schedule=plateau", "plateau_patience=2", "plateau_factor=0.5", "learning_rate=0.05"],
     )
     _, history = train(data, config, placement)
     rates = [epoch["learning_rate"] for epoch in history["epochs"]]
