@@ -203,7 +203,7 @@ def test_other_data_are_not_gone_on_with_and_the_same_elsewhere_are(call, data, 
     features.to_parquet(tmp_path / "same.parquet", index=False)
     features.assign(**{"g-0": features["g-0"] + 1}).to_csv(tmp_path / "other.csv", index=False)
     arguments = ["--model", "tabnet", "--folds", 2, "--only-fold", 0, "--epochs", 1, "--out", "r", "--pretrain",
-                 "--set", "pretrain_epochs=1"]  # fmt: skip
+                 "--set", "pretrain_epochs=1", *UNSTEERED]  # fmt: skip
     code, _, err = call("train", "--data", data, "--pretrain-also", "first.csv", *arguments)
     assert code == 0, err
     inputs = json.loads((tmp_path / "r/run.json").read_text())["data"]["inputs"]

@@ -35,7 +35,7 @@ SETTINGS = {
     "deepinsight": ["image_size=32"],
 }
 # LSTM is as GRU, the 1D-CNN as the MLP, but for the layers in between.
-SLOW = ("deepinsight", "lstm", "cnn1d")
+SLOW = ("deepinsight", "lstm", "cnn1d", "gru")
 
 
 @pytest.fixture(scope="module")

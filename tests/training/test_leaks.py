@@ -75,7 +75,7 @@ def assert_same_models(first, second):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name not in ("mlp", "tabnet"))) for name in FAMILIES],
+    [pytest.param(name, marks=[pytest.mark.slow] * (name not in ("mlp", "linear"))) for name in FAMILIES],
 )
 def test_held_out_features_and_labels_change_no_weight(name, data, placement, tmp_path):
     dataset, held_out, poisoned = data
