@@ -103,8 +103,8 @@ def build(*_):
     inputs = keras.Input((10,), name="features")
     return keras.Model({"features": inputs}, keras.layers.BatchNormalization()(inputs))
 family = dataclasses.replace(get_family("mlp"), build=build)
-none = np.arange(0)
-data = NetworkData(None, {"features": x}, y, Fold("all", np.arange(96), none, none, np.full(y.shape[1], 0.1)))
+none, rows = np.arange(0), np.arange(96)
+data = NetworkData(None, {"features": x}, y, Fold("all", rows, none, none, np.full(y.shape[1], 0.1), rows))
 compiled = Hyperparameters(ModelConfig(), Recipe(jit_compile=True, batch_size=32))
 with pytest.raises(InputError, match="jit_compile=true: expected false with 2 replicas"):
     train_network(family, data, compiled, 0, placement)
