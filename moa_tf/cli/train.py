@@ -84,13 +84,24 @@ SAMPLE = 3000
     "--refit", is_flag=True, help="Export networks trained on all rows, not the mean of the folds'."
 )
 @click.option(
-    "--pretrain", is_flag=True, help="tabnet: first learn to reconstruct the fold's training features."
+    "--pretrain",
+    is_flag=False,
+    flag_value="features",
+    default="",
+    type=click.Choice(["features", "nonscored"]),
+    help="First learn to reconstruct the fold's training features (tabnet), or the nonscored targets.",
 )
 @click.option(
     "--pretrain-also",
     type=LocalPath(),
     metavar="FEATURES",
     help="With --pretrain: these unlabelled signatures too, such as test_features.csv.",
+)
+@click.option(
+    "--stack",
+    type=click.Choice(["nonscored"]),
+    default="",
+    help="Predictions of the nonscored targets as further features, out-of-fold inside each fold.",
 )
 @click.option("--shuffle-labels", is_flag=True, help="Control: permute labels among drugs; export nothing.")
 @json_option
@@ -116,8 +127,9 @@ def train(
     reference: bool,
     resume: bool,
     refit: bool,
-    pretrain: bool,
+    pretrain: str,
     pretrain_also: Path | None,
+    stack: str,
     shuffle_labels: bool,
     json_file: Path | None,
 ) -> None:
@@ -130,12 +142,13 @@ def train(
       moa-tf train --data lish-moa --only-fold 0 --epochs 10 --set learning_rate=3e-3
       moa-tf train --data nci60 --missing median              viability alone, with gaps
       moa-tf train --data nci60 --missing median --split scaffold      by a column of train_drug
+      moa-tf train --data lish-moa --pretrain nonscored       learn from train_targets_nonscored first
       moa-tf train --data lish-moa --out runs/a --resume      go on after a kill
     """
     if resume and out is None:
         raise InputError("--resume: expected --out with the directory of the run to go on with")
-    if pretrain_also is not None and not pretrain:
-        raise InputError("--pretrain-also: expected --pretrain with it")
+    if pretrain_also is not None and pretrain != "features":
+        raise InputError("--pretrain-also: expected --pretrain with it, without labels")
     saved_models = root or Path("saved_models", model)
     for directory in (out or Path("runs"), *[saved_models] * (not shuffle_labels)):
         check_directory(directory)
@@ -179,6 +192,7 @@ def train(
             chosen,
             precision,
             pretrain,
+            stack,
             read_features(pretrain_also, dataset.signatures.spec, reporter.message)
             if pretrain_also
             else None,

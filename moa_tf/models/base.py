@@ -156,6 +156,8 @@ class Family:
         references: members -> the drugs whose signatures the networks hold; the explainer then also gives `neighbours`
             [B, K] int32, places among these, of most weight first, and their `similarity` [B, K]. None where they hold
             none.
+        joins: name of the preprocessing's output that a second stage's further features are joined to, as its last
+            columns; None where the network can read none.
         callbacks: architecture -> Keras callbacks that its training needs beside what every family's does.
         synchronise: take batch statistics over all replicas. TensorFlow walks the whole graph for each of these
             sums when it traces a step, which is nothing for ten layers and many minutes for an EfficientNet.
@@ -173,6 +175,7 @@ class Family:
     finish: Callable[[keras.Model, Any], keras.Model] = lambda network, architecture: network
     solve: Callable[[keras.Model, Task, Any], dict[str, Any]] | None = None
     references: Callable[[Sequence[Member]], References] | None = None
+    joins: str | None = "features"
     callbacks: Callable[[Any], list[keras.callbacks.Callback]] = lambda architecture: []
     synchronise: bool = True
     deterministic_on_gpu: bool = True

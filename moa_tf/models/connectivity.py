@@ -265,4 +265,5 @@ FAMILY = Family(
     explain=explain,
     solve=solve,
     references=references,
+    joins=None,
 )

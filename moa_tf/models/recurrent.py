@@ -199,6 +199,6 @@ def _dropped(x: keras.KerasTensor, rate: float, name: str) -> keras.KerasTensor:
 
 
 GRU, LSTM = (
-    Family(name, PRESETS, choose_preset, fit_preprocessing, partial(build, cell=cell))
+    Family(name, PRESETS, choose_preset, fit_preprocessing, partial(build, cell=cell), joins="context")
     for name, cell in (("gru", keras.layers.GRU), ("lstm", keras.layers.LSTM))
 )

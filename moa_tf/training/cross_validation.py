@@ -317,9 +317,16 @@ def with_shuffled_labels(dataset: Dataset, seed: int) -> Dataset:
     ids = dataset.signatures.sig_id if dataset.drug_id is None else dataset.drug_id
     _, first, drug = np.unique(ids[treated].astype(str), return_index=True, return_inverse=True)
     other = np.random.default_rng(seed).permutation(len(first))
-    targets = dataset.targets.copy()
-    targets[treated] = dataset.targets[treated[first[other]]][drug]
-    return dataclasses.replace(dataset, targets=targets)
+    source = treated[first[other]][drug]
+
+    def shuffled(labels: np.ndarray) -> np.ndarray:
+        labels = labels.copy()
+        labels[treated] = labels[source]
+        return labels
+
+    # Both kinds from the same drug: what the scored ones have to do with the nonscored stays, and so would a leak.
+    nonscored = None if dataset.nonscored is None else shuffled(dataset.nonscored)
+    return dataclasses.replace(dataset, targets=shuffled(dataset.targets), nonscored=nonscored)
 
 
 def _describe(dataset: Dataset, learner: Learner, validation: Validation) -> dict[str, Any]:

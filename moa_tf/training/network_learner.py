@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -27,6 +29,7 @@ from moa_tf.training.follow import Course, probabilities, repeat
 from moa_tf.training.inference import Inference
 from moa_tf.training.learner import Learner
 from moa_tf.training.network import NetworkData, train_network
+from moa_tf.training.nonscored import FirstStage, as_task, copy_body
 from moa_tf.training.pretraining import pretrain
 from moa_tf.training.reporter import Reporter
 from moa_tf.training.run import Run, save, write_text
@@ -35,15 +38,19 @@ from moa_tf.training.strategy import Placement
 PREPROCESSING = "preprocessing.keras"
 BASELINE = "baseline.npz"
 CHOICE = "choice.json"
+PRETRAINED = "pretrained.keras"
+STACKED = "stacked.npy"
+FIRST_STAGE = "nonscored"
 NETWORK = "network.keras"
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a fold's networks share: their data, and what the recipe left open."""
+    """What a fold's networks share: their data, what the recipe left open, and where they start."""
 
     data: NetworkData
     choice: Choice
+    start: keras.Model | None = None
 
 
 class NetworkLearner(Learner):
@@ -55,7 +62,9 @@ class NetworkLearner(Learner):
         placement: where to compute.
         preset: name of the preset that the hyperparameters began with, for the record.
         precision: Keras dtype policy of the networks.
-        pretrain: pretrain each network on its fold's training rows, without labels.
+        pretrain: each network on its fold's training rows, on their `features` without labels, or on their `nonscored`
+            labels; see `moa_tf.training.pretraining` and `moa_tf.training.nonscored`.
+        stack: add the predictions of the `nonscored` targets to the features.
         unlabelled: more signatures of the same panel, for pretraining alone.
         course: to repeat where the recipe steers by scored rows, see `train_network`.
     """
@@ -70,13 +79,16 @@ class NetworkLearner(Learner):
         placement: Placement,
         preset: str = "",
         precision: str = "float32",
-        pretrain: bool = False,
+        pretrain: Literal["", "features", "nonscored"] = "",
+        stack: Literal["", "nonscored"] = "",
         unlabelled: Signatures | None = None,
         course: Course | None = None,
     ) -> None:
         self.family, self.hyperparameters, self.placement = family, hyperparameters, placement
         self.preset, self.precision = preset, precision
-        self.pretrain, self.unlabelled, self.course = pretrain, unlabelled, course
+        self.pretrain, self.stack, self.unlabelled, self.course = pretrain, stack, unlabelled, course
+        kept = {PRETRAINED: pretrain == "nonscored", STACKED: bool(stack)}
+        self.shared = (*self.shared, *(file for file, there in kept.items() if there))
         self.name = family.name
         self.writes = placement.chief
         self.train_on_controls = hyperparameters.recipe.train_on_controls
@@ -88,7 +100,7 @@ class NetworkLearner(Learner):
         for name in self.hyperparameters.architecture.files:
             # What is in a file decides, and stands among the inputs; not where it lies.
             settings["architecture"][name] = "file"
-        return {**settings, "precision": self.precision, "pretrain": self.pretrain}
+        return {**settings, "precision": self.precision, "pretrain": self.pretrain, "stack": self.stack}
 
     def inputs(self) -> dict[str, Any]:
         files = self.hyperparameters.architecture.files
@@ -111,11 +123,24 @@ class NetworkLearner(Learner):
                     f"fold {fold.name}: {len(fold.train)} training signatures for {replicas} replicas, expected at "
                     "least one for each"
                 )
-        if self.pretrain and self.family.reconstruction is None:
+        if self.pretrain == "features" and self.family.reconstruction is None:
             names = " or ".join(families_with("reconstruction"))
             raise InputError(f"--pretrain: expected --model {names}, not {self.name}")
-        if self.pretrain and self.placement.name == "multi-worker":
-            raise InputError("--pretrain: expected another strategy than multi-worker")
+        if self.pretrain == "nonscored" and self.family.solve is not None:
+            raise InputError(
+                f"--pretrain nonscored: {self.name} is solved, which starts nowhere; expected another"
+            )
+        if self.stack and self.family.joins is None:
+            names = ", ".join(families_with("joins"))
+            raise InputError(f"--stack nonscored: expected --model {names}, not {self.name}")
+        if self.stack and self.pretrain:
+            raise InputError("--stack nonscored: expected no --pretrain with it")
+        if (self.pretrain or self.stack) and self.placement.name == "multi-worker":
+            what = "--pretrain" if self.pretrain else "--stack"
+            raise InputError(f"{what}: expected another strategy than multi-worker")
+        if "nonscored" in (self.pretrain, self.stack):
+            for fold in folds:
+                as_task(dataset, fold)
 
     def prepare(
         self, dataset: Dataset, fold: Fold, seed: int, directory: Path, saved: bool, reporter: Reporter
@@ -131,15 +156,40 @@ class NetworkLearner(Learner):
             if self.writes:
                 save(path, preprocessing.save)
                 save(directory / BASELINE, lambda name: np.savez(name, **fit_baseline(rows)))
-        features = Inference(preprocessing)(dataset.signatures.inputs())
-        data = NetworkData(preprocessing, features, dataset.targets, fold)
+        inputs = dataset.signatures.inputs()
+        data = NetworkData(preprocessing, Inference(preprocessing)(inputs), dataset.targets, fold)
+        first = None
+        if "nonscored" in (self.pretrain, self.stack) and not saved:
+            first = self._first_stage(dataset, data, seed, directory, reporter)
+        if self.stack:
+            if first is not None:
+                preprocessing, own = first.join(self.family.joins)
+                if self.writes:
+                    save(directory / STACKED, lambda name: np.save(name, own, allow_pickle=False))
+                    save(path, preprocessing.save)
+            else:
+                own = np.load(directory / STACKED, allow_pickle=False)
+            features = Inference(preprocessing)(inputs)
+            columns = features[self.family.joins][:, -own.shape[1] :]
+            columns[fold.train] = np.where(np.isnan(own), columns[fold.train], own)
+            data = dataclasses.replace(data, preprocessing=preprocessing, features=features)
+        start = None
+        if self.pretrain == "nonscored":
+            if first is not None:
+                start = first.network(fold)
+                if self.writes:
+                    save(directory / PRETRAINED, start.save)
+            else:
+                start = keras.saving.load_model(directory / PRETRAINED, compile=False)
         if saved:
             choice = read_choice(directory / CHOICE)
         else:
-            choice = self._choose(dataset, data, seed, directory, reporter)
+            begin = None if start is None else first.network
+            choice = self._choose(dataset, data, seed, directory, reporter, begin)
             if self.writes:
                 write_text(directory / CHOICE, choice.to_dict())
-        return Prepared(data, choice), _digest(preprocessing, choice)
+        models = [preprocessing] if start is None else [preprocessing, start]
+        return Prepared(data, choice, start), _digest(models, choice)
 
     def fit(
         self,
@@ -152,47 +202,91 @@ class NetworkLearner(Learner):
         reporter: Reporter,
     ) -> tuple[np.ndarray, dict[str, Any]]:
         data = prepared.data
-        if self.family.solve is None:
-            recipe, course = prepared.choice.apply(self.hyperparameters.recipe), prepared.choice.course
-            if recipe.steer == "scored":
-                course = self.course
-            network, history = self._train(
-                data, recipe, course, seed, directory / "checkpoint.npz", label, reporter
-            )
-            history["chosen"] = prepared.choice.to_dict()
-        else:
-            reporter.member(label, 1, 1)
-            architecture = self.hyperparameters.architecture
-            network = self.family.build(data.preprocessing, architecture, fold.prior, seed)
-            # Threads that wait for one another take several times as long as these products do.
-            with threadpool_limits(1 if len(fold.train) < SMALL_PRODUCTS else None):
-                history = {"chosen": self.family.solve(network, _task(dataset, data, seed), architecture)}
-            reporter.batch()
+        network, history = self._fit(
+            dataset,
+            data,
+            prepared.choice,
+            seed,
+            directory / "checkpoint.npz",
+            label,
+            reporter,
+            prepared.start,
+        )
         predicted = np.empty((0, dataset.targets.shape[1]), np.float32)
         if len(fold.held_out):
             predicted = probabilities(Inference(network), data.at(fold.held_out))
         if self.writes:
             save(directory / NETWORK, network.save)
+            # What the fold's shared files were made of; they are sealed by now.
+            shutil.rmtree(directory.parent / FIRST_STAGE, ignore_errors=True)
         return predicted, history
 
-    def _choose(
+    def _fit(
+        self,
+        dataset: Dataset,
+        data: NetworkData,
+        choice: Choice,
+        seed: int,
+        checkpoint: Path,
+        label: str,
+        reporter: Reporter,
+        start: keras.Model | None = None,
+    ) -> tuple[keras.Model, dict[str, Any]]:
+        """A network, solved or trained by what was chosen."""
+        if self.family.solve is None:
+            recipe, course = choice.apply(self.hyperparameters.recipe), choice.course
+            if recipe.steer == "scored":
+                course = self.course
+            network, history = self._train(data, recipe, course, seed, checkpoint, label, reporter, start)
+            return network, {**history, "chosen": choice.to_dict()}
+        reporter.member(label, 1, 1)
+        architecture = self.hyperparameters.architecture
+        network = self.family.build(data.preprocessing, architecture, data.fold.prior, seed)
+        # Threads that wait for one another take several times as long as these products do.
+        with threadpool_limits(1 if len(data.fold.train) < SMALL_PRODUCTS else None):
+            history = {"chosen": self.family.solve(network, _task(dataset, data, seed), architecture)}
+        reporter.batch()
+        return network, history
+
+    def _first_stage(
         self, dataset: Dataset, data: NetworkData, seed: int, directory: Path, reporter: Reporter
+    ) -> FirstStage:
+        def choose_of(dataset: Dataset, data: NetworkData, directory: Path) -> Choice:
+            return self._choose(dataset, data, seed, directory, reporter)
+
+        def fit(dataset: Dataset, data: NetworkData, choice: Choice, checkpoint: Path) -> keras.Model:
+            reporter.more(1)
+            label = f"{_label(data.fold)}, nonscored targets"
+            return self._fit(dataset, data, choice, seed, checkpoint, label, reporter)[0]
+
+        folds = self.hyperparameters.recipe.inner_folds
+        return FirstStage(dataset, data, choose_of, fit, folds, seed, directory / FIRST_STAGE)
+
+    def _choose(
+        self,
+        dataset: Dataset,
+        data: NetworkData,
+        seed: int,
+        directory: Path,
+        reporter: Reporter,
+        begin: Callable[[Fold], keras.Model] | None = None,
     ) -> Choice:
+        """What the recipe leaves open; `begin` gives the network that one for such training rows starts from."""
         recipe, fold = self.hyperparameters.recipe, data.fold
         nothing = Choice(recipe.weight_decay, Course())
         if self.family.solve is not None or recipe.steer == "scored" or not recipe.steered:
             return nothing
-        label = "all rows" if fold.name == ALL else f"fold {fold.name}"
         inner = inner_folds(fold, dataset, recipe.inner_folds, seed)
         if not inner or len(inner[0].train) < self.placement.replicas:
-            reporter.message(f"{label}: {nothing.describe()}")
+            reporter.message(f"{_label(fold)}: {nothing.describe()}")
             return nothing
         steering = dataclasses.replace(data, fold=inner[0])
+        start = None if begin is None else begin(inner[0])
 
         def train(one: Recipe, what: str, checkpoint: Path) -> dict[str, Any]:
-            return self._train(steering, one, None, seed, checkpoint, what, reporter)[1]
+            return self._train(steering, one, None, seed, checkpoint, what, reporter, start)[1]
 
-        return choose(recipe, train, directory, label, reporter, self.writes)
+        return choose(recipe, train, directory, _label(fold), reporter, self.writes)
 
     def _train(
         self,
@@ -203,7 +297,13 @@ class NetworkLearner(Learner):
         checkpoint: Path,
         label: str,
         reporter: Reporter,
+        start: keras.Model | None = None,
     ) -> tuple[keras.Model, dict[str, Any]]:
+        initialise = None
+        if self.pretrain == "features":
+            initialise = self._initialiser(data, seed)
+        elif start is not None:
+            initialise = partial(copy_body, start)
         return train_network(
             self.family,
             data,
@@ -215,7 +315,7 @@ class NetworkLearner(Learner):
             checkpoint=checkpoint,
             label=label,
             reporter=reporter,
-            initialise=self._initialiser(data, seed) if self.pretrain else None,
+            initialise=initialise,
         )
 
     def refit(self, histories: Sequence[dict[str, Any]]) -> NetworkLearner:
@@ -229,6 +329,7 @@ class NetworkLearner(Learner):
             self.preset,
             self.precision,
             self.pretrain,
+            self.stack,
             self.unlabelled,
             course,
         )
@@ -309,11 +410,17 @@ def _dropped(preprocessing: keras.Model, spec: SignatureSpec, fold: Fold) -> Ite
             )
 
 
-def _digest(model: keras.Model, choice: Choice) -> str:
-    """Of what was chosen, and of what a model computes: its configuration and its weights, bit by bit."""
-    digest = hashlib.sha256(model.to_json().encode() + json.dumps(choice.to_dict()).encode())
-    for weight in model.weights:
-        digest.update(np.ascontiguousarray(np.asarray(weight)))
+def _label(fold: Fold) -> str:
+    return "all rows" if fold.name == ALL else f"fold {fold.name}"
+
+
+def _digest(models: Sequence[keras.Model], choice: Choice) -> str:
+    """Of what was chosen, and of what models compute: their configuration and their weights, bit by bit."""
+    digest = hashlib.sha256(json.dumps(choice.to_dict()).encode())
+    for model in models:
+        digest.update(model.to_json().encode())
+        for weight in model.weights:
+            digest.update(np.ascontiguousarray(np.asarray(weight)))
     return digest.hexdigest()
 
 

@@ -84,9 +84,25 @@ def test_held_out_features_and_labels_change_no_weight(name, data, placement, tm
         family,
         override(family.presets["small"], ["epochs=2", *SETTINGS[name]]),
         placement,
-        pretrain=family.reconstruction is not None,
+        pretrain="features" if family.reconstruction is not None else "",
         unlabelled=simulate(100, seed=9, genes=30, cells=8).signatures,
     )
+    fit(learner, dataset, held_out, tmp_path / "clean")
+    fit(learner, poisoned, held_out, tmp_path / "poisoned")
+    assert_same_models(tmp_path / "clean", tmp_path / "poisoned")
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("mlp", {"pretrain": "nonscored"}), ("mlp", {"stack": "nonscored"}), ("linear", {"stack": "nonscored"})],
+)
+def test_nor_do_held_out_nonscored_labels(name, options, data, placement, tmp_path):
+    dataset, held_out, poisoned = data
+    family = get_family(name)
+    settings = override(
+        family.presets["small"], ["epochs=1", "decays=1e-3", "inner_folds=2", *SETTINGS[name]]
+    )
+    learner = NetworkLearner(family, settings, placement, **options)
     fit(learner, dataset, held_out, tmp_path / "clean")
     fit(learner, poisoned, held_out, tmp_path / "poisoned")
     assert_same_models(tmp_path / "clean", tmp_path / "poisoned")

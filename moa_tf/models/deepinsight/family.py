@@ -207,6 +207,7 @@ FAMILY = Family(
     build,
     explain=explainer,
     callbacks=callbacks,
+    joins=None,
     synchronise=False,
     # The depthwise convolution's gradient has none.
     deterministic_on_gpu=False,

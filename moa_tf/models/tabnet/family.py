@@ -215,4 +215,5 @@ FAMILY = Family(
     build=build,
     explain=ensemble_explainer,
     reconstruction=reconstruction_model,
+    joins=None,  # Masks and groups are of the preprocessing's own columns.
 )
