@@ -49,23 +49,43 @@ def bootstrap(
     """
     check_probabilities(probabilities)
     losses = log_loss_per_row(targets, probabilities)
-    rows = len(losses)
-    strata = np.zeros(rows, np.int8) if strata is None else np.asarray(strata)
-    names = np.arange(rows) if drug is None else np.asarray(drug)
-    if strata.shape != (rows,) or names.shape != (rows,):
-        raise ValueError(f"drug and strata have shapes {names.shape} and {strata.shape}, expected ({rows},)")
-    _, number = np.unique(names, return_inverse=True)
-    draws = _draws(number, strata, replicates, seed)
     found = np.full((3, replicates), np.nan)
-    block = max(1, CELLS // max(1, rows))
-    for start in range(0, replicates, block):
-        part = slice(start, min(start + block, replicates))
-        weights = np.stack([next(draws)[number] for _ in range(part.stop - start)], axis=1)
+    for part, weights in _weights(len(losses), drug, strata, replicates, seed):
         found[0, part] = losses @ weights / weights.sum(0)
         found[1:, part] = [
             _mean_over_targets(values) for values in rank_metrics(targets, probabilities, strata, weights)
         ]
     return dict(zip(("log_loss", "macro_auroc", "macro_average_precision"), found, strict=True))
+
+
+def bootstrap_means(
+    values: np.ndarray,
+    drug: np.ndarray | None,
+    strata: np.ndarray | None = None,
+    *,
+    replicates: int = 200,
+    seed: int = 0,
+) -> np.ndarray:
+    """Means over rows, in the same draws as `bootstrap`'s.
+
+    Args:
+        values: [N, K]; a row that is NaN does not count. What is of a drug, not of its rows, stands in one of them.
+        drug: [N] names, as there.
+        strata: [N], as there.
+        replicates: how many resamples, R.
+        seed: of the draws.
+
+    Returns:
+        [R, K] float64; NaN where no row counts.
+    """
+    values = np.asarray(values, np.float64)
+    known = ~np.isnan(values)
+    filled = np.where(known, values, 0)
+    found = np.full((replicates, values.shape[1]), np.nan)
+    for part, weights in _weights(len(values), drug, strata, replicates, seed):
+        with np.errstate(invalid="ignore"):
+            found[part] = (weights.T @ filled) / (weights.T @ known)
+    return found
 
 
 def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
@@ -86,6 +106,22 @@ def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
         return float("nan"), float("nan")
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def _weights(
+    rows: int, drug: np.ndarray | None, strata: np.ndarray | None, replicates: int, seed: int
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Which replicates, and [N, r] how often each row counts in them."""
+    strata = np.zeros(rows, np.int8) if strata is None else np.asarray(strata)
+    names = np.arange(rows) if drug is None else np.asarray(drug)
+    if strata.shape != (rows,) or names.shape != (rows,):
+        raise ValueError(f"drug and strata have shapes {names.shape} and {strata.shape}, expected ({rows},)")
+    _, number = np.unique(names, return_inverse=True)
+    draws = _draws(number, strata, replicates, seed)
+    block = max(1, CELLS // max(1, rows))
+    for start in range(0, replicates, block):
+        part = slice(start, min(start + block, replicates))
+        yield part, np.stack([next(draws)[number] for _ in range(part.stop - start)], axis=1)
 
 
 def _draws(number: np.ndarray, strata: np.ndarray, replicates: int, seed: int) -> Iterator[np.ndarray]:

@@ -1,0 +1,137 @@
+"""Figures of drugs: how far up a drug's true mechanisms are in its list, and a mechanism's drugs in theirs.
+
+A drug's list is of the mean of its rows' probabilities. Controls are no drugs: give treated rows alone.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Drugs(NamedTuple):
+    """Of D drugs.
+
+    Attributes:
+        names: [D].
+        first: [D] the first row of each.
+        targets: [D, T], 1 where any of a drug's rows is.
+        probabilities: [D, T] means over its rows.
+    """
+
+    names: np.ndarray
+    first: np.ndarray
+    targets: np.ndarray
+    probabilities: np.ndarray
+
+
+def by_drug(drug: np.ndarray, targets: np.ndarray, probabilities: np.ndarray) -> Drugs:
+    """One row a drug.
+
+    Args:
+        drug: [N] names.
+        targets: [N, T], 0 or 1.
+        probabilities: [N, T].
+    """
+    names, first, number, rows = np.unique(
+        np.asarray(drug).astype(str), return_index=True, return_inverse=True, return_counts=True
+    )
+    order = np.argsort(number, kind="stable")
+    starts = np.append(0, np.cumsum(rows)[:-1])
+    sums = np.add.reduceat(np.asarray(probabilities, np.float64)[order], starts)
+    return Drugs(names, first, np.maximum.reduceat(targets[order], starts), sums / rows[:, None])
+
+
+def precision_at(drugs: Drugs, k: int) -> np.ndarray:
+    """[D] share of true mechanisms among the `k` that are most probable; NaN for a drug without any."""
+    top = np.argsort(-drugs.probabilities, axis=1, kind="stable")[:, :k]
+    hits = np.take_along_axis(drugs.targets, top, axis=1).sum(axis=1)
+    return np.where(drugs.targets.any(axis=1), hits / k, np.nan)
+
+
+def average_precision(drugs: Drugs) -> np.ndarray:
+    """[D] average precision of each drug's list of mechanisms; NaN for a drug without any.
+
+    The mean over its true mechanisms of the precision among those that are as probable or more.
+    """
+    return _average_precision(drugs.targets, _ranks(drugs.probabilities), np.arange(len(drugs.names)))
+
+
+def permutation_p_value(
+    drugs: Drugs, strata: np.ndarray | None = None, *, permutations: int = 1000, seed: int = 0
+) -> float:
+    """How often another drug's list would do as well: the p-value of the mean average precision.
+
+    Lists are permuted among the drugs that have a mechanism, within strata. What a list owes to common mechanisms
+    being common, it keeps.
+
+    Args:
+        drugs: from `by_drug`.
+        strata: [D] the fold of each drug. None is one stratum.
+        permutations: how many.
+        seed: of them.
+
+    Returns:
+        (1 + permutations that are as good) / (1 + permutations); NaN where no drug has a mechanism.
+
+    Source: Phipson & Smyth 2010, Permutation P-values should never be zero.
+    """
+    labelled = np.flatnonzero(drugs.targets.any(axis=1))
+    if not len(labelled):
+        return float("nan")
+    strata = np.zeros(len(drugs.names)) if strata is None else np.asarray(strata)
+    groups = [labelled[strata[labelled] == stratum] for stratum in np.unique(strata[labelled])]
+    ranks, rng = _ranks(drugs.probabilities), np.random.default_rng(seed)
+    own = np.arange(len(drugs.names))
+    found = np.nanmean(_average_precision(drugs.targets, ranks, own))
+    as_good = 0
+    for _ in range(permutations):
+        other = own.copy()
+        for group in groups:
+            other[group] = rng.permutation(group)
+        # Sums of the same numbers in another order are not the same to the last bit.
+        as_good += np.nanmean(_average_precision(drugs.targets, ranks, other)) >= found - 1e-12
+    return (1 + as_good) / (1 + permutations)
+
+
+def enrichment(drugs: Drugs, fraction: float = 0.01) -> np.ndarray:
+    """[T] enrichment factor of each mechanism: how much commoner its drugs are among its best than among all.
+
+    Args:
+        drugs: from `by_drug`.
+        fraction: how many of all drugs are its best; at least one is.
+
+    Returns:
+        Share of positives among the best, over that among all; NaN for a mechanism without a drug.
+
+    Source: Truchon & Bayly 2007, Evaluating Virtual Screening Methods.
+    """
+    best = max(1, round(fraction * len(drugs.names)))
+    top = np.argsort(-drugs.probabilities, axis=0, kind="stable")[:best]
+    hits = np.take_along_axis(drugs.targets, top, axis=0).mean(axis=0)
+    share = drugs.targets.mean(axis=0)
+    return np.divide(hits, share, out=np.full(len(share), np.nan), where=share > 0)
+
+
+def _ranks(probabilities: np.ndarray) -> np.ndarray:
+    """[D, T] how many mechanisms of the same drug are as probable as this one, or more."""
+    ordered = np.sort(probabilities, axis=1)
+    below = [np.searchsorted(row, values) for row, values in zip(ordered, probabilities, strict=True)]
+    return probabilities.shape[1] - np.array(below).reshape(probabilities.shape)
+
+
+def _average_precision(targets: np.ndarray, ranks: np.ndarray, of: np.ndarray) -> np.ndarray:
+    """[D] of each drug's labels in the list of drug `of` [D]."""
+    drug, mechanism = np.nonzero(targets)
+    rank = ranks[of[drug], mechanism]
+    order = np.lexsort((rank, drug))
+    drug, rank = drug[order], rank[order]
+    labels = np.bincount(drug, minlength=len(targets))
+    place = np.arange(len(drug)) - np.repeat(np.cumsum(labels) - labels, labels)[: len(drug)]
+    # Of equal ranks the last has them all above the threshold.
+    last = np.append((drug[1:] != drug[:-1]) | (rank[1:] != rank[:-1]), True)[: len(drug)]
+    ends = np.flatnonzero(last)
+    place = place[ends[np.searchsorted(ends, np.arange(len(drug)))]]
+    sums = np.bincount(drug, (place + 1) / rank, minlength=len(targets))
+    return np.divide(sums, labels, out=np.full(len(targets), np.nan), where=labels > 0)
