@@ -17,6 +17,7 @@ from moa_tf.errors import InputError
 COMMANDS = {
     "data": "Simulate, check or convert tables of signatures.",
     "train": "Cross-validate a model and export it.",
+    "compare": "Several models on the same folds, side by side.",
     "predict": "Probabilities for a table of signatures, from an exported model.",
     "evaluate": "Score a table of predictions against a table of targets.",
     "export": "Export a finished run as a SavedModel.",

@@ -11,7 +11,10 @@ from typing import Any
 
 import click
 
+from moa_tf.config import LARGEST_SEED, PRECISIONS
+from moa_tf.data.schema import SPLITS
 from moa_tf.errors import InputError
+from moa_tf.training.strategy import STRATEGIES
 
 
 class LocalPath(click.ParamType):
@@ -90,6 +93,40 @@ reference_option = click.option(
     help="Leave the names of the drugs that a connectivity holds out of the export.",
 )
 """`--no-reference`, given as a bool: whether they are named."""
+
+
+def validation_options(command: Callable[..., None]) -> Callable[..., None]:
+    """How models are validated, and where they are computed: the same for every command that trains."""
+    options = (
+        click.option(
+            "--strategy",
+            type=click.Choice(STRATEGIES),
+            default="none",
+            show_default=True,
+            help="mirrored: all GPUs of this machine. multi-worker: as TF_CONFIG says.",
+        ),
+        click.option("--logical-devices", type=int, help="With mirrored: replicas on the CPU, for tests."),
+        click.option(
+            "--split",
+            metavar=f"[{'|'.join(SPLITS)}|COLUMN]",
+            default="drug",
+            show_default=True,
+            help="What is held out. COLUMN: the groups that any further column of train_drug makes, a scaffold or a "
+            "batch.",
+        ),
+        click.option("--folds", type=click.IntRange(2), default=5, show_default=True),
+        click.option(
+            "--seeds", type=click.IntRange(1), default=1, show_default=True, help="Networks in each fold."
+        ),
+        click.option("--only-fold", type=click.IntRange(0), help="Train this fold alone, counted from 0."),
+        missing_option,
+        click.option("--precision", type=click.Choice(PRECISIONS), default="float32", show_default=True),
+        click.option("--seed", type=click.IntRange(0, LARGEST_SEED), default=0, show_default=True),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 """`gs://bucket`, and `gs:/bucket`, as which `Path` writes it. No drive of Windows."""

@@ -9,6 +9,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
@@ -34,6 +35,9 @@ class LiveReporter(Reporter):
             disable=not self.console.is_terminal,
         )
         self.members = 0
+        self.task: TaskID | None = None
+        self.prefix = ""
+        self.told: set[str] = set()
 
     def __enter__(self) -> Self:
         self.bar.start()
@@ -44,8 +48,14 @@ class LiveReporter(Reporter):
         if self.members:
             self._finish_member()
 
+    def run(self, name: str) -> None:
+        self.prefix = f"{name}, "
+
     def start(self, members: int) -> None:
-        self.task = self.bar.add_task("preparing", total=members)
+        if self.task is None:
+            self.task = self.bar.add_task("preparing", total=members)
+        else:
+            self.more(members)
 
     def more(self, networks: int) -> None:
         self.bar.update(self.task, total=self.bar.tasks[self.task].total + networks)
@@ -54,7 +64,7 @@ class LiveReporter(Reporter):
         if self.members:
             self._finish_member()
         self.members += 1
-        self.label, self.epochs, self.step_share = label, epochs, 1 / max(epochs * steps, 1)
+        self.label, self.epochs, self.step_share = self.prefix + label, epochs, 1 / max(epochs * steps, 1)
         self.figures: dict[str, float] = {}
         self.done, self.began = 0, time.monotonic()
         self._show()
@@ -68,6 +78,9 @@ class LiveReporter(Reporter):
         self._show()
 
     def message(self, line: str) -> None:
+        if line in self.told:
+            return
+        self.told.add(line)
         self.console.print(line, style="yellow", soft_wrap=True)
 
     def _losses(self) -> str:
@@ -83,6 +96,5 @@ class LiveReporter(Reporter):
 
     def _finish_member(self) -> None:
         seconds = time.monotonic() - self.began
-        self.console.print(
-            f"{self.label}: {self.done} epochs in {seconds:.0f} s  {self._losses()}", soft_wrap=True
-        )
+        what = f"{self.done} epochs in" if self.done else "solved in"
+        self.console.print(f"{self.label}: {what} {seconds:.0f} s  {self._losses()}".rstrip(), soft_wrap=True)

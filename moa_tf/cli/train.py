@@ -13,45 +13,24 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moa_tf.atomic import check_directory
-from moa_tf.cli.options import LocalPath, json_option, missing_option, reference_option
+from moa_tf.cli.loading import load
+from moa_tf.cli.options import LocalPath, json_option, reference_option, validation_options
 from moa_tf.cli.output import print_lines, print_table, write_json
 from moa_tf.cli.startup import import_tensorflow
-from moa_tf.config import LARGEST_SEED, PRECISIONS, Recipe, override
-from moa_tf.data.schema import SPLITS
+from moa_tf.config import Recipe, override
 from moa_tf.errors import InputError
 from moa_tf.models.base import FAMILIES, get_family
 from moa_tf.serving.versions import check_root
-from moa_tf.training.strategy import STRATEGIES
 
 if TYPE_CHECKING:
     from moa_tf.training.run import Run
-
-SAMPLE = 3000
-"""Signatures of the simulated sample that stands in where no data is given."""
 
 
 @click.command()
 @click.option("--data", type=LocalPath(), help="Directory of tables. [default: a simulated sample]")
 @click.option("--model", type=click.Choice(list(FAMILIES)), default="mlp", show_default=True)
 @click.option("--preset", help="Named set of hyperparameters. [default: by the size of the table]")
-@click.option(
-    "--strategy",
-    type=click.Choice(STRATEGIES),
-    default="none",
-    show_default=True,
-    help="mirrored: all GPUs of this machine. multi-worker: as TF_CONFIG says.",
-)
-@click.option("--logical-devices", type=int, help="With mirrored: replicas on the CPU, for tests.")
-@click.option(
-    "--split",
-    metavar=f"[{'|'.join(SPLITS)}|COLUMN]",
-    default="drug",
-    show_default=True,
-    help="What is held out. COLUMN: the groups that any further column of train_drug makes, a scaffold or a batch.",
-)
-@click.option("--folds", type=click.IntRange(2), default=5, show_default=True)
-@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Networks in each fold.")
-@click.option("--only-fold", type=click.IntRange(0), help="Train this fold alone, counted from 0.")
+@validation_options
 @click.option(
     "--steer",
     type=click.Choice(["inner", "scored"]),
@@ -63,14 +42,6 @@ SAMPLE = 3000
 @click.option(
     "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any hyperparameter; repeatable."
 )
-@missing_option
-@click.option(
-    "--precision",
-    type=click.Choice(PRECISIONS),
-    default="float32",
-    show_default=True,
-)
-@click.option("--seed", type=click.IntRange(0, LARGEST_SEED), default=0, show_default=True)
 @click.option("--out", type=LocalPath(), help="Run directory. [default: runs/MODEL-DATE-TIME]")
 @click.option(
     "--export",
@@ -171,7 +142,7 @@ def train(
     with LiveReporter() as reporter:
         if strategy != "multi-worker" and os.environ.get("TF_CONFIG"):
             reporter.message(f"TF_CONFIG is set, and not used by --strategy {strategy}")
-        dataset = _load(data, seed, missing, reporter.message)
+        dataset = load(data, seed, missing, reporter.message)
         chosen = preset or family.choose_preset(len(dataset))
         if chosen not in family.presets:
             raise InputError(f"--preset {chosen}: expected one of {', '.join(family.presets)}")
@@ -312,23 +283,3 @@ def _title(metrics: dict[str, Any], preset: str) -> str:
     notes = ["simulated data"] * metrics["simulated"] + ["shuffled labels"] * metrics["shuffled_labels"]
     notes += [metrics["caveat"]] * bool(metrics["caveat"])
     return ", ".join([f"preset {preset}", what, *notes])
-
-
-def _load(data: Path | None, seed: int, missing: bool, tell: Any) -> Any:
-    if data is None:
-        from moa_tf.data.simulate import simulate
-
-        tell(
-            f"No --data: training on {SAMPLE} simulated signatures. Their figures say nothing of real drugs."
-        )
-        return simulate(SAMPLE, seed)
-    from moa_tf.data.read import read_dataset
-
-    dataset = read_dataset(data, missing)
-    for warning in dataset.notes.get("warnings", ()):
-        tell(warning)
-    if dataset.simulated:
-        tell(f"{data}: simulated data. Its figures say nothing of real drugs.")
-    if dataset.drug_id is None:
-        tell(f"{data}: no train_drug, so every row is taken for a drug of its own.")
-    return dataset

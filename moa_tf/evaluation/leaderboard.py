@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from moa_tf.evaluation.calibration import excess_per_row, expected_calibration_error
+from moa_tf.evaluation.calibration import excess_per_row, expected_calibration_error, reliability
 from moa_tf.evaluation.drugs import average_precision, by_drug, enrichment, permutation_p_value, precision_at
 from moa_tf.evaluation.intervals import bootstrap, bootstrap_means, interval
 from moa_tf.evaluation.metrics import evaluate
@@ -88,10 +88,10 @@ def leaderboard(
 
     Returns:
         `models`: for each its `name`, `kind`, `caveat`, `cost`, the `FIGURES`, `log_loss_all`, the p-value of its mAP,
-        `intervals` of the figures, and `mechanisms`, arrays over targets of AUROC, average precision and enrichment
-        at 1 % of the drugs. `pairs`: for each two models `a` and `b`, by figure, `difference` a − b with its interval
-        `low` and `high`. `mechanisms`: names, and numbers of rows and of drugs. `prior_log_loss_treated`; numbers of
-        `rows`, `treated_rows` and `drugs`.
+        `intervals` of the figures, its `reliability`, and `mechanisms`, arrays over targets of log loss, AUROC,
+        average precision and enrichment at 1 % of the drugs. `pairs`: for each two models `a` and `b`, by figure,
+        `difference` a − b with its interval `low` and `high`. `mechanisms`: names, and numbers of rows and of drugs.
+        `prior_log_loss_treated`; numbers of `rows`, `treated_rows` and `drugs`.
     """
     judged = ~rows.control
     drug, fold, targets = rows.drug[judged], rows.fold[judged], rows.targets[judged]
@@ -159,6 +159,7 @@ def _judge(
         "permutation_p_value": permutation_p_value(drugs, strata, permutations=permutations, seed=seed),
         "targets_ranked": all_rows["targets_ranked"],
         "intervals": {name: list(interval(values)) for name, values in draws.items()},
+        "reliability": reliability(targets, predicted)._asdict(),
         "mechanisms": {
             **{name: all_rows["per_target"][name] for name in ("log_loss", "auroc", "average_precision")},
             "enrichment": enrichment(drugs),

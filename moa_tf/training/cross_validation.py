@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -21,6 +23,7 @@ from moa_tf.data.groups import count_groups, find_groups, remarks
 from moa_tf.data.schema import SPLITS, Dataset
 from moa_tf.evaluation.intervals import bootstrap, interval
 from moa_tf.evaluation.metrics import evaluate
+from moa_tf.training.cost import measured, total
 from moa_tf.training.fold import ALL, Fold, check_fold, make_fold
 from moa_tf.training.learner import Learner
 from moa_tf.training.reporter import Reporter
@@ -202,15 +205,16 @@ class _Training:
                 predicted = np.load(part.directory / "predictions.npy", allow_pickle=False)
                 history = json.loads((part.directory / "history.json").read_text(encoding="utf-8"))
             else:
-                predicted, history = self.learner.fit(
-                    self.dataset,
-                    prepared,
-                    fold,
-                    self._seed(fold, seed),
-                    part.directory,
-                    f"{'all rows' if fold.name == ALL else f'fold {fold.name}'} seed {seed}",
-                    self.reporter,
-                )
+                with measured(part.directory, self.learner.writes):
+                    predicted, history = self.learner.fit(
+                        self.dataset,
+                        prepared,
+                        fold,
+                        self._seed(fold, seed),
+                        part.directory,
+                        f"{'all rows' if fold.name == ALL else f'fold {fold.name}'} seed {seed}",
+                        self.reporter,
+                    )
                 if self.learner.writes:
                     _keep(part, predicted, history)
             results.append((predicted, history))
@@ -218,9 +222,11 @@ class _Training:
 
     def _prepare(self, fold: Fold, state: _State) -> Any:
         directory = state.parts.members[0].directory.parent
-        prepared, content = self.learner.prepare(
-            self.dataset, fold, self._seed(fold, _SHARED), directory, state.shared, self.reporter
-        )
+        saved = state.shared and state.parts.shared is not None
+        with measured(directory, self.learner.writes and not saved):
+            prepared, content = self.learner.prepare(
+                self.dataset, fold, self._seed(fold, _SHARED), directory, state.shared, self.reporter
+            )
         shared = state.parts.shared
         if shared is None or state.shared:
             return prepared
@@ -295,12 +301,27 @@ def _score(
         "simulated": dataset.simulated,
         "shuffled_labels": validation.shuffle_labels,
         "caveat": caveat,
+        "cost": {**total(_directories(run)), "parameters": _parameters(results)},
         "models": run.digest(),
     }
     if validation.split not in SPLITS:
         metrics["groups"] = count_groups(dataset, validation.split)
     write_text(run.directory / "metrics.json", metrics)
     return metrics
+
+
+def _directories(run: Run) -> Iterator[Path]:
+    """Where the parts of the folds, and what their members share, are kept."""
+    for fold in run.parts():
+        if fold.name != ALL:
+            directories = [member.directory for member in fold.members]
+            yield from (directories[0].parent, *directories)
+
+
+def _parameters(results: dict[int | str, list[tuple[np.ndarray, dict[str, Any]]]]) -> int | None:
+    """The most that one member has, where the learner counts them."""
+    counts = [history.get("parameters") for several in results.values() for _, history in several]
+    return max((count for count in counts if count is not None), default=None)
 
 
 def _chosen(results: list[tuple[np.ndarray, dict[str, Any]]]) -> dict[str, Any]:

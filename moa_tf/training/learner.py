@@ -25,6 +25,7 @@ class Learner(ABC):
         shared: names of the files that `prepare` saves in the fold's directory; may be empty.
         files: names of the files that `fit` saves in the member's directory.
         train_on_controls: whether vehicle controls are among the rows to fit on.
+        kind: `shallow` or `deep`, for whoever draws them beside one another.
         caveat: what a reader of the figures must know; goes with them.
         writes: whether this process writes the run. Others of several workers only compute.
     """
@@ -33,6 +34,7 @@ class Learner(ABC):
     shared: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     train_on_controls: bool = False
+    kind: str = "shallow"
     caveat: str = ""
     writes: bool = True
 

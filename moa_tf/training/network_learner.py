@@ -90,6 +90,7 @@ class NetworkLearner(Learner):
         kept = {PRETRAINED: pretrain == "nonscored", STACKED: bool(stack)}
         self.shared = (*self.shared, *(file for file, there in kept.items() if there))
         self.name = family.name
+        self.kind = "deep" if family.solve is None else "shallow"
         self.writes = placement.chief
         self.train_on_controls = hyperparameters.recipe.train_on_controls
         if hyperparameters.recipe.steer == "scored" and hyperparameters.recipe.steered:
@@ -219,7 +220,7 @@ class NetworkLearner(Learner):
             save(directory / NETWORK, network.save)
             # What the fold's shared files were made of; they are sealed by now.
             shutil.rmtree(directory.parent / FIRST_STAGE, ignore_errors=True)
-        return predicted, history
+        return predicted, {**history, "parameters": network.count_params()}
 
     def _fit(
         self,

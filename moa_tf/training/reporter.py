@@ -6,6 +6,9 @@ from __future__ import annotations
 class Reporter:
     """Says nothing; the command line's shows a live display. Override what is of interest."""
 
+    def run(self, name: str) -> None:
+        """One of several runs begins, that of the model `name`."""
+
     def start(self, members: int) -> None:
         """Training begins; `members` networks are still to be trained."""
 

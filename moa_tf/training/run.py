@@ -9,6 +9,7 @@
     fold-0/seed-0/predictions.npy    its probabilities of the fold's held-out rows
     fold-0/seed-0/history.json   loss and learning rate of each epoch
     fold-all/…                   the same for all rows (`--refit`)
+    …/cost.json                  seconds and memory that a part took
     oof.parquet                  out-of-fold predictions, averaged over seeds
     metrics.json                 figures for each fold and in all
 

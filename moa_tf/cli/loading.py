@@ -1,0 +1,38 @@
+"""The data of a command, and what is to be said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from moa_tf.data.schema import Dataset
+
+SAMPLE = 3000
+"""Signatures of the simulated sample that stands in where no data is given."""
+
+
+def load(data: Path | None, seed: int, missing: bool, tell: Callable[[str], None]) -> Dataset:
+    """The tables in `data`, or where it is None a simulated sample; `tell` gets every line that the user should know.
+
+    Raises:
+        InputError: one line for each fault of the files.
+    """
+    if data is None:
+        from moa_tf.data.simulate import simulate
+
+        tell(
+            f"No --data: training on {SAMPLE} simulated signatures. Their figures say nothing of real drugs."
+        )
+        return simulate(SAMPLE, seed)
+    from moa_tf.data.read import read_dataset
+
+    dataset = read_dataset(data, missing)
+    for warning in dataset.notes.get("warnings", ()):
+        tell(warning)
+    if dataset.simulated:
+        tell(f"{data}: simulated data. Its figures say nothing of real drugs.")
+    if dataset.drug_id is None:
+        tell(f"{data}: no train_drug, so every row is taken for a drug of its own.")
+    return dataset
