@@ -15,6 +15,13 @@ from moa_tf.evaluation.intervals import bootstrap, interval
 from moa_tf.evaluation.metrics import evaluate, zero_controls
 from moa_tf.training.run import Run, save, write_text
 
+FIGURES = {
+    "log_loss": "log_loss_treated",
+    "macro_auroc": "macro_auroc",
+    "macro_average_precision": "macro_average_precision",
+}
+"""What models are compared by: the name that `bootstrap` gives it -> the name in the metrics."""
+
 if TYPE_CHECKING:
     from moa_tf.training.cross_validation import Validation
 
@@ -29,6 +36,7 @@ def score(
     caveat: str = "",
     chosen: Mapping[int, Sequence[Any]] = MappingProxyType({}),
     rival: np.ndarray | None = None,
+    more: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Writes a run's out-of-fold table and its metrics.
 
@@ -42,10 +50,11 @@ def score(
         caveat: what a reader of the figures must know.
         chosen: what was chosen inside each fold, JSON values.
         rival: [N, T] other predictions of these rows, to be compared with.
+        more: goes along, JSON values.
 
     Returns:
-        What `metrics.json` holds, see `cross_validate`. With `rival`, `difference` gives for each of the `intervals`'
-        figures the interval of its difference from the rival's, over the same draws of drugs.
+        What `metrics.json` holds, see `cross_validate`. With `rival`, `difference` gives for each of `FIGURES` how far
+        it is above the rival's: [value, low, high], the interval over the same draws of drugs.
     """
     control = dataset.signatures.control
     predicted = zero_controls(predicted, control)
@@ -56,9 +65,13 @@ def score(
     table.insert(0, "sig_id", dataset.signatures.sig_id[scored])
     save(run.directory / "oof.parquet", lambda name: table.to_parquet(name, index=False))
 
-    def figures(rows: np.ndarray) -> dict[str, Any]:
+    def figures(rows: np.ndarray, probabilities: np.ndarray = predicted) -> dict[str, Any]:
         return evaluate(
-            dataset.targets[rows], predicted[rows], control[rows], prior=prior[rows], strata=fold_of_row[rows]
+            dataset.targets[rows],
+            probabilities[rows],
+            control[rows],
+            prior=prior[rows],
+            strata=fold_of_row[rows],
         )
 
     judged = scored & ~control
@@ -95,9 +108,11 @@ def score(
     if validation.split not in SPLITS:
         metrics["groups"] = count_groups(dataset, validation.split)
     if rival is not None:
-        others = draw(rival)
+        others, theirs = draw(rival), figures(scored, rival)
         metrics["difference"] = {
-            name: list(interval(values - others[name])) for name, values in samples.items()
+            figure: [metrics["overall"][figure] - theirs[figure], *interval(samples[name] - others[name])]
+            for name, figure in FIGURES.items()
         }
+    metrics |= more
     write_text(run.directory / "metrics.json", metrics)
     return metrics
