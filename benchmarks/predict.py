@@ -63,6 +63,7 @@ def write_features(path: Path, rows: int) -> None:
 
 
 def export_model(root: Path, preset: str, folds: int) -> None:
+    from moa_tf.ensemble.ensemble import Ensemble
     from moa_tf.models.base import Member, get_family
     from moa_tf.serving.export import export
 
@@ -73,7 +74,7 @@ def export_model(root: Path, preset: str, folds: int) -> None:
         preprocessing = family.fit_preprocessing(random_signatures(3000, fold), architecture, fold)
         network = family.build(preprocessing, architecture, np.full(len(TARGETS), 0.003), fold)
         members.append(Member(preprocessing, [network]))
-    export(members, root, spec=SPEC, target_names=TARGETS, metadata={"simulated": True})
+    export(Ensemble.of(members), root, spec=SPEC, target_names=TARGETS, metadata={"simulated": True})
 
 
 def memory(field: str) -> float:

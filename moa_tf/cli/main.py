@@ -20,6 +20,7 @@ COMMANDS = {
     "compare": "Several models on the same folds, side by side.",
     "predict": "Probabilities for a table of signatures, from an exported model.",
     "evaluate": "Score a table of predictions against a table of targets.",
+    "blend": "Blend finished runs into one.",
     "export": "Export a finished run as a SavedModel.",
     "explain": "Which features speak for which mechanism.",
 }

@@ -12,7 +12,7 @@ import pandas as pd
 
 from moa_tf.data.schema import Signatures, SignatureSpec
 from moa_tf.errors import InputError
-from moa_tf.models.base import get_family, importance_columns
+from moa_tf.models.base import importance_columns
 from moa_tf.serving.versions import REFERENCES
 
 
@@ -87,24 +87,20 @@ def _read_outputs(outputs: Mapping[str, Any], targets: int) -> Explanation:
 def _open_run(path: Path) -> Source:
     import tensorflow as tf
 
+    from moa_tf.ensemble.opening import open_run
     from moa_tf.serving.export import suggest_batch_size
     from moa_tf.serving.run_export import reference_table
-    from moa_tf.training.network_learner import load_members
-    from moa_tf.training.run import Run
 
-    description = Run(path).description
-    family = get_family(description["model"])
-    spec = SignatureSpec.from_dict(description["panel"])
-    members = load_members(path)
-    function = tf.function(family.explain(members), reduce_retracing=True)
+    opened = open_run(path)
+    targets = opened.description["targets"]
+    function = tf.function(opened.explainer(), reduce_retracing=True)
 
     def explain(signatures: Signatures) -> dict[str, Any]:
         return function({name: tf.constant(value) for name, value in signatures.inputs().items()})
 
-    references = None
-    if family.references is not None:
-        references = reference_table(family.references(members), description["targets"])
-    return _source(spec, tuple(description["targets"]), explain, suggest_batch_size(members), references)
+    references = reference_table(opened.references(), targets) if opened.has_references else None
+    batch_size = suggest_batch_size(opened.ensemble.members)
+    return _source(opened.spec, tuple(targets), explain, batch_size, references)
 
 
 def _open_saved_model(path: Path) -> Source:

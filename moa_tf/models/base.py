@@ -139,11 +139,11 @@ class Family:
         explain: members -> explainer, a function from the tensors of `spec.inputs` to named tensors, made of Keras
             operations only, so that it can become the `explain` signature of an export. It gives `importance`
             [B, R], not negative, of the columns that `importance_columns` lists (those at the end that it does
-            not read may be left out), and `target` [B] int32, each signature's top mechanism. Importance is for
-            that one alone, unless there are `probabilities` [B, T]: then it is for all, in these parts. A family
-            that draws signatures as images also gives `pixels` [F, 2], `image_size`, the scaled `features` [B, F],
-            `columns` [F], which of the R these are, and the `grid` [2] of cells that importance is read from. By
-            default integrated gradients.
+            not read may be left out), and `target` [B] int32, each signature's top mechanism, or the one that a
+            further input `target` [B] int32 asks for. Importance is for that one alone, unless there are
+            `probabilities` [B, T]: then it is for all, in these parts. A family that draws signatures as images also
+            gives `pixels` [F, 2], `image_size`, the scaled `features` [B, F], `columns` [F], which of the R these are,
+            and the `grid` [2] of cells that importance is read from. By default integrated gradients.
         reconstruction: (network, architecture, seed) -> keras.Model, for self-supervised pretraining: from the
             network's inputs to the reconstruction error of each row, by way of layers of `network` itself, which
             so are trained. None where the family has none.

@@ -80,9 +80,10 @@ def explainer(members: Sequence[Member]) -> Explainer:
             is that of the highest mean probability, attributions and logits are means over networks.
 
     Returns:
-        Function from the tensors of the panel's inputs to `attribution` [B, R] float32 in units of the logit, R being
-        `importance_columns`; `importance`, its absolute value; `target` [B] int32, the mechanism; and its `logit` and
-        `baseline_logit` [B] float32, whose difference is the sum of the attributions.
+        Function from the tensors of the panel's inputs and, if given, `target` [B] int32, to `attribution` [B, R]
+        float32 in units of the logit, R being `importance_columns`; `importance`, its absolute value; `target` [B]
+        int32, the mechanism; and its `logit` and `baseline_logit` [B] float32, whose difference is the sum of the
+        attributions.
 
     Raises:
         InputError: a member without baseline.
@@ -102,7 +103,8 @@ def explainer(members: Sequence[Member]) -> Explainer:
     def explain(inputs: Mapping[str, Any]) -> Tensors:
         walks = [_Walk(path, inputs) for path in paths]
         probabilities = sum(ops.sigmoid(logits[-1]) for walk in walks for logits in walk.logits)
-        target = ops.cast(ops.argmax(probabilities, axis=1), "int32")
+        target = inputs["target"] if "target" in inputs else ops.argmax(probabilities, axis=1)
+        target = ops.cast(target, "int32")
         # 1 where the logit is that of the mechanism, so that a sum over targets picks it.
         chosen = ops.one_hot(target, probabilities.shape[1], dtype="float32")
         picked = [ops.sum(sum(walk.logits) * chosen, axis=-1) for walk in walks]

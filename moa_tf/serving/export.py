@@ -35,13 +35,14 @@ __all__ = ["export", "latest_version", "load_metadata"]
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from moa_tf.ensemble.ensemble import Ensemble
     from moa_tf.models.base import Member
 
 Tensors = dict[str, "tf.Tensor"]
 
 
 def export(
-    members: Sequence[Member],
+    ensemble: Ensemble,
     root: Path,
     *,
     spec: SignatureSpec,
@@ -52,15 +53,16 @@ def export(
 ) -> Path:
     """Writes `root/<version>/`, with the number after the highest there, as a whole or not at all.
 
-    p = mean over all networks of sigmoid(network(preprocessing(x))), and 0 for vehicle controls.
+    p = combination over components of (mean over networks of sigmoid(network(preprocessing(x)))), and 0 for vehicle
+    controls; of one run, its networks' mean. What several networks read alike is computed once.
 
     The SavedModel is written to a directory in `root` whose name is no number, which TensorFlow Serving's
     poller passes over, reaches the disk, and is renamed. A process killed before that leaves that `.tmp-…`
     directory behind, which can be deleted. Exporters that run at once get different versions.
 
     Args:
-        members: for each fold a Keras model from a dict of `spec.inputs`, or of some of them, to a dict of
-            features, and Keras models from that dict to [B, T] logits.
+        ensemble: components of members, each a Keras model from a dict of `spec.inputs`, or of some of them, to a dict
+            of features, and Keras models from that dict to [B, T] logits; see `Ensemble.of` for one run's.
         root: directory of the versions; made if it does not exist.
         spec: the panel.
         target_names: T names, in the order of the logits.
@@ -88,20 +90,20 @@ def export(
     check_root(root)
     if (root / "saved_model.pb").exists():
         raise InputError(f"{root}: is a SavedModel itself, expected the directory of its versions")
-    networks = [network for member in members for network in member.networks]
+    networks = ensemble.networks
     if not networks:
         raise ValueError("export: no network to export")
     for network in networks:
         width = network.output_shape[-1]
         if width != len(target_names):
             raise ValueError(f"export: a network gives {width} logits for {len(target_names)} target names")
-    description = _describe(members, spec, target_names, metadata, explainer is not None)
+    description = _describe(ensemble, spec, target_names, metadata, explainer is not None)
     with temporary_directory(root) as temporary:
         files = []
         for name, text in {METADATA: description, **assets}.items():
             files.append(temporary / name)
             files[-1].write_text(text, encoding="utf-8")
-        _save(members, temporary / "model", spec, explainer, files)
+        _save(ensemble, temporary / "model", spec, explainer, files)
         sync_tree(temporary / "model")
         return publish(temporary / "model", root)
 
@@ -116,7 +118,7 @@ def suggest_batch_size(members: Sequence[Member]) -> int:
 
 
 def _describe(
-    members: Sequence[Member],
+    ensemble: Ensemble,
     spec: SignatureSpec,
     target_names: Sequence[str],
     metadata: Mapping[str, Any],
@@ -134,9 +136,9 @@ def _describe(
         "targets": list(target_names),
         "spec": spec.to_dict(),
         "signatures": ["serving_default", "serving_examples"] + ["explain"] * explains,
-        "networks": sum(len(member.networks) for member in members),
-        "batch_size": suggest_batch_size(members),
-        "combination": "mean of the networks' probabilities; vehicle controls 0",
+        "networks": len(ensemble.networks),
+        "batch_size": suggest_batch_size(ensemble.members),
+        "combination": f"{ensemble.describe()}; vehicle controls 0",
         "versions": {**versions, "numpy": np.__version__},
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
@@ -144,7 +146,7 @@ def _describe(
 
 
 def _save(
-    members: Sequence[Member],
+    ensemble: Ensemble,
     directory: Path,
     spec: SignatureSpec,
     explainer: Callable[[Tensors], Tensors] | None,
@@ -152,20 +154,8 @@ def _save(
 ) -> None:
     import tensorflow as tf
 
-    count = sum(len(member.networks) for member in members)
-
     def probabilities(inputs: Tensors) -> Tensors:
-        total = 0.0
-        for member in members:
-            # Keras 3.12 takes no input that nothing reads, so a preprocessing may lack some.
-            read = {name: inputs[name] for name in member.preprocessing.input}
-            features = member.preprocessing(read, training=False)
-            for network in member.networks:
-                total += tf.sigmoid(tf.cast(network(features, training=False), tf.float32))
-        mean = total / count
-        if "cp_type" in inputs:
-            mean = tf.where((inputs["cp_type"] == CONTROL)[:, None], 0.0, mean)
-        return {"probabilities": mean}
+        return {"probabilities": ensemble.probabilities(inputs)}
 
     # An input's order is that of `spec.inputs`; a signature's own order is alphabetical.
     raw = {

@@ -9,17 +9,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from moa_tf.data.schema import SignatureSpec
+from moa_tf.ensemble.opening import OpenRun, open_run
 from moa_tf.errors import InputError
-from moa_tf.models.base import References, get_family
+from moa_tf.models.base import Member, References
 from moa_tf.serving.export import export
 from moa_tf.serving.versions import REFERENCES, load_metadata, versions
-from moa_tf.training.network_learner import load_members
 from moa_tf.training.run import Run
 
 
 def export_run(directory: Path, root: Path, reference: bool = True) -> Path:
     """Writes the mean of a run's models, or its refitted ones where it has them, to `root/<next version>/`.
+
+    Of a blend its components' models, each so, in one SavedModel; those without Keras networks are left out, and the
+    other weights brought to sum to 1.
 
     Args:
         directory: the run.
@@ -33,35 +35,37 @@ def export_run(directory: Path, root: Path, reference: bool = True) -> Path:
         InputError: no run, a part of it that is not finished, a damaged file, shuffled labels, or `root` cannot be
             written.
     """
-    run = Run(directory)
-    description = run.description
+    opened = open_run(directory)
+    description = opened.description
     if description["settings"].get("shuffle_labels"):
         raise InputError(f"{directory}: was trained on shuffled labels, expected a run to be used")
-    members = load_members(directory)
-    metrics = run.metrics()
-    family = get_family(description["model"])
+    ensemble = opened.ensemble
+    metrics = opened.run.metrics()
     assets = {}
-    if reference and family.references is not None:
-        named = family.references(members)
-        assets[REFERENCES] = reference_table(named, description["targets"]).to_csv(index=False)
+    if reference and opened.has_references:
+        named = reference_table(opened.references(), description["targets"])
+        assets[REFERENCES] = named.to_csv(index=False)
     return export(
-        members,
+        ensemble,
         Path(root),
-        spec=SignatureSpec.from_dict(description["panel"]),
+        spec=opened.spec,
         target_names=description["targets"],
         metadata={
-            "model": family.name,
-            "ensemble": f"mean probability of {_what(description, members, metrics)}",
+            "model": description["model"],
+            "ensemble": _describe_blend(opened)
+            if opened.is_blend
+            else f"mean probability of {_what(opened.run, ensemble.components[0])}",
             "fingerprint": description["data"]["fingerprint"],
             "simulated": description["data"]["simulated"],
             "metrics": metrics["overall"],
             "split": metrics["split"],
             **{key: metrics[key] for key in ("groups",) if key in metrics},
+            **({"components": _components(opened), "left_out": opened.left_out} if opened.is_blend else {}),
             "settings": description["settings"],
             "training_versions": description["versions"],
             "run_models": metrics["models"],
         },
-        explainer=family.explain(members),
+        explainer=opened.explainer(),
         assets=assets,
     )
 
@@ -78,9 +82,9 @@ def exported_version(directory: Path, root: Path, reference: bool = True) -> Pat
 
     One that names drugs, or does not, against `reference` is another.
     """
-    run = Run(directory)
-    models = run.digest()
-    named = reference and get_family(run.description["model"]).references is not None
+    opened = open_run(directory)
+    models = opened.run.digest()
+    named = reference and opened.has_references
     for _, version in sorted(versions(root).items(), reverse=True):
         try:
             same = load_metadata(version).get("run_models") == models
@@ -91,10 +95,33 @@ def exported_version(directory: Path, root: Path, reference: bool = True) -> Pat
     return None
 
 
-def _what(description: dict[str, Any], members: list[Any], metrics: dict[str, Any]) -> str:
+def _what(run: Run, members: Sequence[Member]) -> str:
     networks = sum(len(member.networks) for member in members)
-    if description["plan"]["refit"]:
+    if run.description["plan"]["refit"]:
         return f"{networks} networks trained on all rows"
-    planned = metrics["folds_planned"]
+    planned = run.metrics()["folds_planned"]
     part = f"{len(members)} of {planned}" if len(members) < planned else f"{planned}"
     return f"{networks} networks of {part} cross-validation folds"
+
+
+def _components(opened: OpenRun) -> list[dict[str, Any]]:
+    """Of each exported component what it is and its weight, the mean over targets where each has its own."""
+    weights = opened.combination.weights
+    return [
+        {
+            "model": run.description["model"],
+            "weight": float(weight.mean()),
+            **({"target_weights": weight} if weight.ndim else {}),
+            "networks": _what(run, members),
+            "run_models": run.digest(),
+        }
+        for run, weight, members in zip(opened.components, weights, opened.ensemble.components, strict=True)
+    ]
+
+
+def _describe_blend(opened: OpenRun) -> str:
+    parts = [f"{part['model']} ({part['weight']:.3f}: {part['networks']})" for part in _components(opened)]
+    method = opened.combination.calibration.method if opened.combination.calibration else ""
+    text = f"blend of {'logits' if opened.combination.space == 'logit' else 'probabilities'} of {', '.join(parts)}"
+    text += f", calibrated by {method}" * bool(method)
+    return text + f"; without {', '.join(opened.left_out)}" * bool(opened.left_out)

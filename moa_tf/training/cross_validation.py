@@ -13,21 +13,19 @@ from typing import Any
 
 import keras
 import numpy as np
-import pandas as pd
 
 import moa_tf
 from moa_tf.config import LARGEST_SEED, Config, require
 from moa_tf.data.fingerprint import fingerprint_names
 from moa_tf.data.folds import assign_folds
-from moa_tf.data.groups import count_groups, find_groups, remarks
+from moa_tf.data.groups import find_groups, remarks
 from moa_tf.data.schema import SPLITS, Dataset
-from moa_tf.evaluation.intervals import bootstrap, interval
-from moa_tf.evaluation.metrics import evaluate
 from moa_tf.training.cost import measured, total
 from moa_tf.training.fold import ALL, Fold, check_fold, make_fold
 from moa_tf.training.learner import Learner
 from moa_tf.training.reporter import Reporter
 from moa_tf.training.run import FoldParts, Run, save, write_text
+from moa_tf.training.scoring import score
 
 _SHARED = LARGEST_SEED
 """Stands in a stream's key where a member's number would: what a fold's members share has a stream of its own."""
@@ -120,7 +118,7 @@ def cross_validate(
     for name in [*plan["folds"], *[ALL] * refit]:
         check_fold(every[name], dataset)
     learner.check(dataset, [every[name] for name in plan["folds"]])
-    description = _describe(dataset, learner, validation)
+    description = describe(learner.name, learner.settings(), learner.inputs(), dataset, validation)
     held = run.held(description, plan, resume, reporter.message) if learner.writes else nullcontext()
     with held:
         training = _Training(dataset, learner, validation, reporter)
@@ -137,7 +135,7 @@ def cross_validate(
                 training.fold(every[ALL], state)
         if not learner.writes:
             return {}
-        return _score(dataset, validation, run, folds, training.results, learner.caveat)
+        return _score_results(dataset, validation, run, folds, training.results, learner.caveat)
 
 
 def make_folds(dataset: Dataset, validation: Validation, train_on_controls: bool) -> dict[int, Fold]:
@@ -253,7 +251,7 @@ def _keep(part: Any, predicted: np.ndarray, history: dict[str, Any]) -> None:
     (directory / "checkpoint.npz").unlink(missing_ok=True)
 
 
-def _score(
+def _score_results(
     dataset: Dataset,
     validation: Validation,
     run: Run,
@@ -261,53 +259,20 @@ def _score(
     results: dict[int | str, list[tuple[np.ndarray, dict[str, Any]]]],
     caveat: str,
 ) -> dict[str, Any]:
-    """Writes the out-of-fold table and the metrics of the folds that there are results of."""
-    control = dataset.signatures.control
+    """Scores the folds that there are results of."""
     predicted = np.zeros(dataset.targets.shape, np.float32)
     prior = np.zeros(dataset.targets.shape, np.float32)
     fold_of_row = np.full(len(dataset), -1, np.int32)
     names = sorted(name for name in results if name != ALL)
     for name in names:
         fold = folds[name]
-        # The mean is the ensemble's prediction; controls get 0, as from the exported model.
+        # The mean is the ensemble's prediction.
         predicted[fold.held_out] = np.mean([block for block, _ in results[name]], axis=0, dtype=np.float64)
         fold_of_row[fold.held_out] = name
         prior[fold.held_out] = fold.prior
-    predicted[control] = 0.0
-    scored = fold_of_row >= 0
-    table = pd.DataFrame(predicted[scored], columns=list(dataset.target_names))
-    table.insert(0, "fold", fold_of_row[scored])
-    table.insert(0, "sig_id", dataset.signatures.sig_id[scored])
-    save(run.directory / "oof.parquet", lambda name: table.to_parquet(name, index=False))
-
-    def figures(rows: np.ndarray) -> dict[str, Any]:
-        return evaluate(
-            dataset.targets[rows], predicted[rows], control[rows], prior=prior[rows], strata=fold_of_row[rows]
-        )
-
-    judged = scored & ~control
-    drug = dataset.signatures.sig_id if dataset.drug_id is None else dataset.drug_id
-    samples = bootstrap(dataset.targets[judged], predicted[judged], drug[judged], strata=fold_of_row[judged])
-    metrics = {
-        "overall": {
-            **figures(scored),
-            "intervals": {name: list(interval(values)) for name, values in samples.items()},
-        },
-        "folds": [{"fold": name, **figures(fold_of_row == name), **_chosen(results[name])} for name in names],
-        "folds_planned": validation.folds,
-        "split": validation.split
-        if dataset.drug_id is not None or validation.split == "row"
-        else "signature",
-        "simulated": dataset.simulated,
-        "shuffled_labels": validation.shuffle_labels,
-        "caveat": caveat,
-        "cost": {**total(_directories(run)), "parameters": _parameters(results)},
-        "models": run.digest(),
-    }
-    if validation.split not in SPLITS:
-        metrics["groups"] = count_groups(dataset, validation.split)
-    write_text(run.directory / "metrics.json", metrics)
-    return metrics
+    chosen = {name: _chosen(results[name]) for name in names}
+    cost = {**total(_directories(run)), "parameters": _parameters(results)}
+    return score(dataset, validation, run, predicted, fold_of_row, prior, caveat, chosen, more={"cost": cost})
 
 
 def _directories(run: Run) -> Iterator[Path]:
@@ -324,10 +289,9 @@ def _parameters(results: dict[int | str, list[tuple[np.ndarray, dict[str, Any]]]
     return max((count for count in counts if count is not None), default=None)
 
 
-def _chosen(results: list[tuple[np.ndarray, dict[str, Any]]]) -> dict[str, Any]:
+def _chosen(results: list[tuple[np.ndarray, dict[str, Any]]]) -> list[Any]:
     """What the fold's members chose inside it."""
-    chosen = [history["chosen"] for _, history in results if history.get("chosen")]
-    return {"chosen": chosen} if chosen else {}
+    return [history["chosen"] for _, history in results if history.get("chosen")]
 
 
 def with_shuffled_labels(dataset: Dataset, seed: int) -> Dataset:
@@ -350,20 +314,27 @@ def with_shuffled_labels(dataset: Dataset, seed: int) -> Dataset:
     return dataclasses.replace(dataset, targets=shuffled(dataset.targets), nonscored=nonscored)
 
 
-def _describe(dataset: Dataset, learner: Learner, validation: Validation) -> dict[str, Any]:
+def describe(
+    name: str,
+    settings: dict[str, Any],
+    inputs: dict[str, Any],
+    dataset: Dataset,
+    validation: Validation,
+) -> dict[str, Any]:
+    """What `run.json` says beside the plan, see `moa_tf.training.run.identity`."""
     import tensorflow as tf
 
     split = validation.split
     groups = {} if split in SPLITS else {"groups": {split: fingerprint_names(dataset.groups[split])}}
     return {
-        "model": learner.name,
-        "settings": {"model": learner.name, **validation.to_dict(), **learner.settings()},
+        "model": name,
+        "settings": {"model": name, **validation.to_dict(), **settings},
         "data": {
             "source": str(dataset.source),
             "fingerprint": dataset.fingerprint,
             "signatures": len(dataset),
             "simulated": dataset.simulated,
-            "inputs": learner.inputs(),
+            "inputs": inputs,
             **groups,
         },
         "panel": dataset.signatures.spec.to_dict(),

@@ -370,6 +370,12 @@ def _task(dataset: Dataset, data: NetworkData, seed: int) -> Task:
     )
 
 
+def has_networks(description: dict[str, Any]) -> bool:
+    """Whether a run holds Keras networks, by its `run.json`."""
+    plan = description["plan"]
+    return PREPROCESSING in plan["shared"] and NETWORK in plan["files"]
+
+
 def load_members(directory: Path) -> list[Member]:
     """The trained models of a run, those of each fold, or of all rows alone.
 
@@ -378,7 +384,7 @@ def load_members(directory: Path) -> list[Member]:
     """
     run = Run(directory)
     description = run.description
-    if PREPROCESSING not in description["plan"]["shared"] or NETWORK not in description["plan"]["files"]:
+    if not has_networks(description):
         raise InputError(f"{directory}: a run of {description['model']}, which has no Keras networks")
     get_family(description["model"])  # registers the layers that the files name
     return [

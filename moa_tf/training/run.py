@@ -244,9 +244,14 @@ class Run:
         return FoldParts(name, shared, members)
 
     def digest(self) -> str:
-        """Of all seals: equal for two states of a run if and only if the same models are in it."""
-        state = hashlib.sha256()
-        for fold in self.parts():
+        """Equal for two states of a run if and only if the same models are in it.
+
+        Of all seals, and of what `run.json` says that the run is made of beside its own parts, where it is a blend.
+        """
+        description = self.description
+        made_of = [description[key] for key in ("components", "combination") if key in description]
+        state = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode() if made_of else b"")
+        for fold in self.parts(description["plan"]):
             for part in fold.parts:
                 state.update(f"{part.directory.relative_to(self.directory)}\n".encode())
                 state.update(json.dumps(part.sealed(), sort_keys=True).encode())

@@ -19,6 +19,7 @@ def model(tmp_path_factory):
     import keras
     import tensorflow as tf
 
+    from moa_tf.ensemble.ensemble import Ensemble
     from moa_tf.serving.export import export
 
     inputs = {"genes": keras.Input((3,), name="genes")}
@@ -33,7 +34,7 @@ def model(tmp_path_factory):
 
     root = tmp_path_factory.mktemp("saved_models") / "model"
     return export(
-        [Member(preprocessing, [network])], root, spec=SPEC, target_names=TARGETS,
+        Ensemble.of([Member(preprocessing, [network])]), root, spec=SPEC, target_names=TARGETS,
         metadata={"model": "tabnet"}, explainer=explainer,
     )  # fmt: skip
 

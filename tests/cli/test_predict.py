@@ -20,6 +20,7 @@ def root(tmp_path_factory):
     """Two versions: the first gives every target 0.5, the second sigmoid(g-0), sigmoid(g-1), sigmoid(c-0)."""
     import keras
 
+    from moa_tf.ensemble.ensemble import Ensemble
     from moa_tf.serving.export import export
 
     root = tmp_path_factory.mktemp("saved_models") / "linear"
@@ -34,7 +35,7 @@ def root(tmp_path_factory):
         network = keras.Model(features, keras.layers.Dense(3, use_bias=False)(features["x"]))
         network.set_weights([weights])
         export(
-            [Member(preprocessing, [network])],
+            Ensemble.of([Member(preprocessing, [network])]),
             root,
             spec=SPEC,
             target_names=["z", "a", "m"],

@@ -13,6 +13,7 @@ from moa_tf.models.deepinsight import FAMILY, PRESETS
 def test_an_exported_deepinsight_explains_itself_over_its_map(tmp_path):
     pytest.importorskip("tensorflow")
     from moa_tf.cli.explain import explain
+    from moa_tf.ensemble.ensemble import Ensemble
     from moa_tf.models.deepinsight.grad_cam import activations, explainer
     from moa_tf.serving.export import export
 
@@ -26,7 +27,7 @@ def test_an_exported_deepinsight_explains_itself_over_its_map(tmp_path):
     network.get_layer("logits").kernel.assign(rng.normal(size=network.get_layer("logits").kernel.shape))
     members = [Member(preprocessing, [network])]
     version = export(
-        members, tmp_path / "exported", spec=spec, target_names=["a", "b", "c"],
+        Ensemble.of(members), tmp_path / "exported", spec=spec, target_names=["a", "b", "c"],
         metadata={"model": "deepinsight"}, explainer=explainer(members),
     )  # fmt: skip
     table = pd.DataFrame(np.concatenate(values, axis=1), columns=spec.features)

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from moa_tf.cli.explain import explain as explain_command
 from moa_tf.data.schema import DOSES, TYPES, Signatures, SignatureSpec
+from moa_tf.ensemble.ensemble import Ensemble
 from moa_tf.errors import InputError
 from moa_tf.explanation.importance import ImportanceSums, explain_table, mechanism_table, overall_table
 from moa_tf.explanation.symbols import read_gene_names
@@ -171,7 +172,7 @@ def test_command_explains_an_exported_model(members, signatures, tmp_path):
     function = ensemble_explainer(members)
     metadata = {"model": "tabnet", "simulated": True}
     export(
-        members,
+        Ensemble.of(members),
         tmp_path / "model",
         spec=SPEC,
         target_names=TARGETS,

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from moa_tf.data.schema import Signatures, SignatureSpec
+from moa_tf.ensemble.ensemble import Ensemble
 from moa_tf.models.base import Member
 
 GENES, CELLS = ("g-0", "g-1", "g-2"), ("c-0", "c-1")
@@ -87,7 +88,7 @@ def case(request, tmp_path_factory):
     root = tmp_path_factory.mktemp(request.param) / "saved_models" / "tiny"
     metadata = {"fingerprint": "abc", "simulated": True, "metrics": {"macro_auroc": float("nan")}}
     version = export(
-        members,
+        Ensemble.of(members),
         root,
         spec=spec,
         target_names=TARGETS,
@@ -114,6 +115,7 @@ def export_again(case):
 
     def run(root, **changes):
         values = {"spec": case.spec, "target_names": TARGETS, "metadata": {}} | changes
-        return export([case.members[0]._replace(networks=case.members[0].networks[:1])], root, **values)
+        member = case.members[0]._replace(networks=case.members[0].networks[:1])
+        return export(Ensemble.of([member]), root, **values)
 
     return run

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from moa_tf.ensemble.ensemble import Ensemble
 from moa_tf.errors import InputError
 from moa_tf.models.base import Member
 from moa_tf.serving import versions
@@ -166,7 +167,7 @@ def test_networks_must_fit_the_target_names(tmp_path, case, export_again):
     with pytest.raises(ValueError, match="3 logits for 2 target names"):
         export_again(tmp_path, target_names=["a", "b"])
     with pytest.raises(ValueError, match="no network"):
-        export([], tmp_path, spec=case.spec, target_names=["a"], metadata={})
+        export(Ensemble.of([]), tmp_path, spec=case.spec, target_names=["a"], metadata={})
 
 
 def test_what_is_no_exported_model(tmp_path):

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from moa_tf.config import override
 from moa_tf.data.schema import CONTROL, Signatures, SignatureSpec
+from moa_tf.ensemble.ensemble import Ensemble
 from moa_tf.explanation.sources import open_source
 from moa_tf.models.base import FAMILIES, Member, Task, get_family, importance_columns
 from moa_tf.models.integrated_gradients import fit_baseline
@@ -81,7 +82,7 @@ def test_a_model_takes_gaps_micromolar_and_unknown_cell_lines(name, signatures, 
         )
     members = [Member(preprocessing, [network], fit_baseline(signatures.take(slice(0, 30))))]
     version = export(
-        members, tmp_path / "models", spec=SPEC, target_names=["a", "b", "c"], metadata={"model": name},
+        Ensemble.of(members), tmp_path / "models", spec=SPEC, target_names=["a", "b", "c"], metadata={"model": name},
         explainer=family.explain(members),
     )  # fmt: skip
     model = load_model(version)

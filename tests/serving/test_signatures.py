@@ -11,6 +11,7 @@ import pytest
 
 from moa_tf.data.read import iter_features
 from moa_tf.data.schema import DOSES, TYPES
+from moa_tf.ensemble.ensemble import Ensemble
 from moa_tf.errors import InputError
 from moa_tf.serving.export import export
 from moa_tf.serving.predict import load_model, raw_inputs
@@ -163,7 +164,12 @@ def test_networks_that_take_no_empty_batch_and_outputs_that_are_not_of_the_rows(
             return {"twice": 2 * inputs["genes"], "map": tf.constant([[3, 4]]), "size": tf.constant(5)}
 
     version = export(
-        [member], tmp_path, spec=case.spec, target_names=case.targets, metadata={}, explainer=explainer
+        Ensemble.of([member]),
+        tmp_path,
+        spec=case.spec,
+        target_names=case.targets,
+        metadata={},
+        explainer=explainer,
     )
     explain = load_model(version).loaded.signatures["explain"]
     for rows in (0, 1, 2):

@@ -131,8 +131,8 @@ def ensemble_explainer(members: Sequence[Member]) -> Explainer:
 
     Returns:
         A function from the tensors of `spec.inputs` to `importance` [B, R], for all mechanisms in the parts that
-        `probabilities` [B, T] give, and `target` [B] int32, the most probable one. It can be called as it is, or
-        become the `explain` signature of an export.
+        `probabilities` [B, T] give, and `target` [B] int32, the most probable one, or that of an input `target`, which
+        changes nothing else. It can be called as it is, or become the `explain` signature of an export.
     """
     models = [
         (member.preprocessing, explainer(member.preprocessing, network, member.baseline))
@@ -147,7 +147,8 @@ def ensemble_explainer(members: Sequence[Member]) -> Explainer:
             outputs = model(features, training=False)
             importance += outputs["importance"] / len(models)
             probabilities += ops.sigmoid(outputs["logits"]) / len(models)
-        target = ops.cast(ops.argmax(probabilities, axis=1), "int32")
+        target = inputs["target"] if "target" in inputs else ops.argmax(probabilities, axis=1)
+        target = ops.cast(target, "int32")
         return {"importance": importance, "probabilities": probabilities, "target": target}
 
     return explain

@@ -1,0 +1,1 @@
+"""Blends of runs: weights, calibration, and the blend as a run of its own."""

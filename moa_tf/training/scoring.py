@@ -1,0 +1,118 @@
+"""Out-of-fold predictions into a run's table and metrics, whoever made them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from moa_tf.data.groups import count_groups
+from moa_tf.data.schema import SPLITS, Dataset
+from moa_tf.evaluation.intervals import bootstrap, interval
+from moa_tf.evaluation.metrics import evaluate, zero_controls
+from moa_tf.training.run import Run, save, write_text
+
+FIGURES = {
+    "log_loss": "log_loss_treated",
+    "macro_auroc": "macro_auroc",
+    "macro_average_precision": "macro_average_precision",
+}
+"""What models are compared by: the name that `bootstrap` gives it -> the name in the metrics."""
+
+if TYPE_CHECKING:
+    from moa_tf.training.cross_validation import Validation
+
+
+def score(
+    dataset: Dataset,
+    validation: Validation,
+    run: Run,
+    predicted: np.ndarray,
+    fold_of_row: np.ndarray,
+    prior: np.ndarray,
+    caveat: str = "",
+    chosen: Mapping[int, Sequence[Any]] = MappingProxyType({}),
+    rival: np.ndarray | None = None,
+    more: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Writes a run's out-of-fold table and its metrics.
+
+    Args:
+        dataset: all rows.
+        validation: on which folds.
+        run: where; its models are there.
+        predicted: [N, T] probabilities by models that have not seen the row; controls count as 0, as in an export.
+        fold_of_row: [N] the fold of each row, −1 where it is not predicted.
+        prior: [N, T] label means of each row's training fold.
+        caveat: what a reader of the figures must know.
+        chosen: what was chosen inside each fold, JSON values.
+        rival: [N, T] other predictions of these rows, to be compared with.
+        more: goes along, JSON values.
+
+    Returns:
+        What `metrics.json` holds, see `cross_validate`. With `rival`, `difference` gives for each of `FIGURES` how far
+        it is above the rival's: [value, low, high], the interval over the same draws of drugs.
+    """
+    control = dataset.signatures.control
+    predicted = zero_controls(predicted, control)
+    scored = fold_of_row >= 0
+    names = sorted(set(fold_of_row[scored].tolist()))
+    table = pd.DataFrame(predicted[scored], columns=list(dataset.target_names))
+    table.insert(0, "fold", fold_of_row[scored])
+    table.insert(0, "sig_id", dataset.signatures.sig_id[scored])
+    save(run.directory / "oof.parquet", lambda name: table.to_parquet(name, index=False))
+
+    def figures(rows: np.ndarray, probabilities: np.ndarray = predicted) -> dict[str, Any]:
+        return evaluate(
+            dataset.targets[rows],
+            probabilities[rows],
+            control[rows],
+            prior=prior[rows],
+            strata=fold_of_row[rows],
+        )
+
+    judged = scored & ~control
+    drug = dataset.signatures.sig_id if dataset.drug_id is None else dataset.drug_id
+
+    def draw(probabilities: np.ndarray) -> dict[str, np.ndarray]:
+        return bootstrap(
+            dataset.targets[judged], probabilities[judged], drug[judged], strata=fold_of_row[judged]
+        )
+
+    samples = draw(predicted)
+    metrics = {
+        "overall": {
+            **figures(scored),
+            "intervals": {name: list(interval(values)) for name, values in samples.items()},
+        },
+        "folds": [
+            {
+                "fold": name,
+                **figures(fold_of_row == name),
+                **({"chosen": chosen[name]} if chosen.get(name) else {}),
+            }
+            for name in names
+        ],
+        "folds_planned": validation.folds,
+        "split": validation.split
+        if dataset.drug_id is not None or validation.split == "row"
+        else "signature",
+        "simulated": dataset.simulated,
+        "shuffled_labels": validation.shuffle_labels,
+        "caveat": caveat,
+        "models": run.digest(),
+    }
+    if validation.split not in SPLITS:
+        metrics["groups"] = count_groups(dataset, validation.split)
+    if rival is not None:
+        others, theirs = draw(rival), figures(scored, rival)
+        metrics["difference"] = {
+            figure: [metrics["overall"][figure] - theirs[figure], *interval(samples[name] - others[name])]
+            for name, figure in FIGURES.items()
+        }
+    metrics |= more
+    write_text(run.directory / "metrics.json", metrics)
+    return metrics
