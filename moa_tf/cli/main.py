@@ -20,6 +20,7 @@ COMMANDS = {
     "predict": "Probabilities for a table of signatures, from an exported model.",
     "evaluate": "Score a table of predictions against a table of targets.",
     "export": "Export a finished run as a SavedModel.",
+    "explore": "What a table of signatures holds, as a page.",
     "explain": "Which features speak for which mechanism.",
 }
 
