@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": "Score a table of predictions against a table of targets.",
     "blend": "Blend finished runs into one.",
     "export": "Export a finished run as a SavedModel.",
+    "explore": "What a table of signatures holds, as a page.",
     "explain": "Which features speak for which mechanism.",
 }
 
