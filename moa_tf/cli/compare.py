@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,7 +91,7 @@ def compare(
     import tensorflow as tf
 
     from moa_tf.cli.progress import LiveReporter
-    from moa_tf.evaluation.leaderboard import leaderboard
+    from moa_tf.evaluation.leaderboard import Entry, leaderboard
     from moa_tf.training.comparison import controls as find_controls
     from moa_tf.training.comparison import entry, read_rows, train_all
     from moa_tf.training.cross_validation import Validation
@@ -123,19 +125,33 @@ def compare(
             }
             trials.append({"name": control.name, "title": control.title, "models": found})
         directories = [out / learner.name for learner in learners]
+        blended = _blend(directories, out / "blend", dataset, reporter.message) if blend else None
+        directories += [out / "blend"] * (blended is not None)
         rows, predicted = read_rows(dataset, validation, directories)
         entries = [
             entry(learner, runs[learner.name], values)
-            for learner, values in zip(learners, predicted, strict=True)
+            for learner, values in zip(learners, predicted, strict=False)
         ]
+        if blended is not None:
+            cost = {"seconds": sum(metrics["cost"]["seconds"] or 0 for metrics in runs.values())}
+            entries.append(Entry("blend", "blend", predicted[-1], cost, blended["caveat"]))
         reporter.message("drawing drugs for the intervals")
         board = leaderboard(rows, entries, seed=seed)
         _write(out, board, dataset, validation.split, trials)
     _print(board, dataset)
+    if blended is not None:
+        parts = [
+            f"{part['weight']:.2f} {part['model']}" for part in blended["components"] if part["weight"] > 0
+        ]
+        print_lines(f"blend        {', '.join(parts)}")
     print_lines(f"page         {out / 'index.html'}", f"runs         {out}")
+    version = None
+    if root is not None:
+        version = _export(out, board, blended is not None, root)
+        print_lines(f"SavedModel   {version}")
     print_lines(f"time         {time.monotonic() - started:.0f} s")
     if json_file is not None:
-        write_json(json_file, {**board, "controls": trials})
+        write_json(json_file, {**board, "controls": trials, "blend": blended, "saved_model": version})
 
 
 def _names(models: str) -> list[str]:
@@ -165,6 +181,28 @@ def _learner(name: str, rows: int, placement: Any, precision: str) -> Learner:
     family = get_family(name)
     preset = family.choose_preset(rows)
     return NetworkLearner(family, family.presets[preset], placement, preset, precision)
+
+
+def _blend(runs: Sequence[Path], out: Path, dataset: Dataset, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Blended anew each time, as there may be more runs than before."""
+    from moa_tf.ensemble.blend import blend_runs
+    from moa_tf.ensemble.combination import BlendOptions
+
+    shutil.rmtree(out, ignore_errors=True)
+    return blend_runs(runs, out, BlendOptions(), tell, dataset)
+
+
+def _export(out: Path, board: dict[str, Any], blended: bool, root: Path) -> Path:
+    """The blend, or the best model that is of networks."""
+    from moa_tf.models.base import FAMILIES
+    from moa_tf.serving.run_export import export_run
+
+    names = (
+        ["blend"] if blended else [model["name"] for model in board["models"] if model["name"] in FAMILIES]
+    )
+    if not names:
+        raise InputError("--export: none of the models has Keras networks, expected one that does")
+    return export_run(out / names[0], root)
 
 
 def _write(
