@@ -92,10 +92,10 @@ def _open_run(path: Path) -> Source:
     from moa_tf.training.network_learner import load_members
     from moa_tf.training.run import Run
 
+    members = load_members(path)
     description = Run(path).description
     family = get_family(description["model"])
     spec = SignatureSpec.from_dict(description["panel"])
-    members = load_members(path)
     function = tf.function(family.explain(members), reduce_retracing=True)
 
     def explain(signatures: Signatures) -> dict[str, Any]:
