@@ -152,7 +152,7 @@ class NetworkLearner(Learner):
         else:
             rows = dataset.signatures.take(fold.train)
             preprocessing = self.family.fit_preprocessing(rows, self.hyperparameters.architecture, seed)
-            for line in _dropped(preprocessing, dataset.signatures.spec, fold):
+            for line in dropped_features(preprocessing, dataset.signatures.spec, fold):
                 reporter.message(line)
             if self.writes:
                 save(path, preprocessing.save)
@@ -404,7 +404,7 @@ def _load_baseline(directory: Path) -> dict[str, np.ndarray]:
         return dict(file)
 
 
-def _dropped(preprocessing: keras.Model, spec: SignatureSpec, fold: Fold) -> Iterator[str]:
+def dropped_features(preprocessing: keras.Model, spec: SignatureSpec, fold: Fold) -> Iterator[str]:
     """A line for each kind of which features are not used, as too much of them is missing in the training rows."""
     names = {"genes_filled": spec.genes, "cells_filled": spec.cells}
     for layer in preprocessing.layers:
