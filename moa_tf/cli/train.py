@@ -58,7 +58,6 @@ if TYPE_CHECKING:
     "--pretrain",
     is_flag=False,
     flag_value="features",
-    default="",
     type=click.Choice(["features", "nonscored"]),
     help="First learn to reconstruct the fold's training features (tabnet), or the nonscored targets.",
 )
@@ -71,7 +70,6 @@ if TYPE_CHECKING:
 @click.option(
     "--stack",
     type=click.Choice(["nonscored"]),
-    default="",
     help="Predictions of the nonscored targets as further features, out-of-fold inside each fold.",
 )
 @click.option("--shuffle-labels", is_flag=True, help="Control: permute labels among drugs; export nothing.")
@@ -98,9 +96,9 @@ def train(
     reference: bool,
     resume: bool,
     refit: bool,
-    pretrain: str,
+    pretrain: str | None,
     pretrain_also: Path | None,
-    stack: str,
+    stack: str | None,
     shuffle_labels: bool,
     json_file: Path | None,
 ) -> None:
@@ -162,8 +160,8 @@ def train(
             placement,
             chosen,
             precision,
-            pretrain,
-            stack,
+            pretrain or "",
+            stack or "",
             read_features(pretrain_also, dataset.signatures.spec, reporter.message)
             if pretrain_also
             else None,

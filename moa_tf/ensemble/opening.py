@@ -16,7 +16,7 @@ from moa_tf.ensemble.combination import Combination, read_combination
 from moa_tf.ensemble.ensemble import Ensemble
 from moa_tf.errors import InputError
 from moa_tf.models.base import Explainer, Family, References, get_family, importance_columns
-from moa_tf.training.network_learner import has_networks, load_members
+from moa_tf.training.network_learner import check_networks, has_networks, load_members
 from moa_tf.training.run import Run
 
 COMPONENTS = "components"
@@ -99,6 +99,7 @@ def open_run(directory: Path) -> OpenRun:
     run = Run(directory)
     description = run.description
     if COMPONENTS not in description:
+        check_networks(run)
         return OpenRun(run, description, (run,), Combination(np.ones(1)))
     combination = read_combination(description[COMBINATION])
     counted = [place for place, weights in enumerate(combination.weights) if (weights > 0).any()]

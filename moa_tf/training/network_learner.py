@@ -376,6 +376,13 @@ def has_networks(description: dict[str, Any]) -> bool:
     return PREPROCESSING in plan["shared"] and NETWORK in plan["files"]
 
 
+def check_networks(run: Run) -> None:
+    """Refuses a run without Keras networks."""
+    description = run.description
+    if not has_networks(description):
+        raise InputError(f"{run.directory}: a run of {description['model']}, which has no Keras networks")
+
+
 def load_members(directory: Path) -> list[Member]:
     """The trained models of a run, those of each fold, or of all rows alone.
 
@@ -384,8 +391,7 @@ def load_members(directory: Path) -> list[Member]:
     """
     run = Run(directory)
     description = run.description
-    if not has_networks(description):
-        raise InputError(f"{directory}: a run of {description['model']}, which has no Keras networks")
+    check_networks(run)
     get_family(description["model"])  # registers the layers that the files name
     return [
         Member(
