@@ -17,7 +17,7 @@ from moa_tf.data.read import read_dataset
 from moa_tf.data.schema import Dataset
 from moa_tf.data.simulate import simulate
 from moa_tf.ensemble.combination import BlendOptions, fit_combination
-from moa_tf.ensemble.opening import COMBINATION, COMPONENTS, describe_components
+from moa_tf.ensemble.opening import COMPONENTS, describe_blend
 from moa_tf.errors import InputError
 from moa_tf.training.cross_validation import Validation, describe, with_shuffled_labels
 from moa_tf.training.network_learner import has_networks
@@ -72,9 +72,8 @@ def blend_runs(
             tell(f"{run.directory}: has no Keras networks, so it counts here, and is left out of an export")
     figures = [{name: each["overall"][name] for name in FIGURES.values()} for each in inputs.metrics]
     best = min(range(len(figures)), key=lambda place: figures[place]["log_loss_treated"])
-    components = describe_components(out, inputs.runs)
     about = describe("blend", options.to_dict(), {}, dataset, validation)
-    about |= {COMPONENTS: components, COMBINATION: final.to_dict()}
+    about |= describe_blend(out, inputs.runs, final)
     plan = {
         "folds": np.unique(fold_of_row[fold_of_row >= 0]).tolist(),
         "seeds": 0,
@@ -84,10 +83,8 @@ def blend_runs(
     }
     weights = final.weights.mean(axis=1) if final.weights.ndim > 1 else final.weights
     listed = [
-        {"run": str(run.directory), "model": component["model"], "weight": weight, **each}
-        for run, component, weight, each in zip(
-            inputs.runs, components, weights.tolist(), figures, strict=True
-        )
+        {"run": str(run.directory), "model": run.description["model"], "weight": weight, **each}
+        for run, weight, each in zip(inputs.runs, weights.tolist(), figures, strict=True)
     ]
     with temporary_directory(out.parent, out) as temporary:
         run = Run(temporary / "run")

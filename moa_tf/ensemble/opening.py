@@ -20,9 +20,9 @@ from moa_tf.training.network_learner import check_networks, has_networks, load_m
 from moa_tf.training.run import Run
 
 COMPONENTS = "components"
-"""The key of `run.json` that makes a run a blend: of each component `path`, `model` and the `digest` of its models."""
+"""The key of `run.json` that makes a run a blend: `path`, `model`, `weight` and the models' `digest` of each."""
 COMBINATION = "combination"
-"""The key beside it, see `Combination.to_dict`."""
+"""The key beside it: what `Combination.to_dict` says but for the weights."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,8 @@ def open_run(directory: Path) -> OpenRun:
     if COMPONENTS not in description:
         check_networks(run)
         return OpenRun(run, description, (run,), Combination(np.ones(1)))
-    combination = read_combination(description[COMBINATION])
+    weights = [component["weight"] for component in description[COMPONENTS]]
+    combination = read_combination({**description[COMBINATION], "weights": weights})
     counted = [place for place, weights in enumerate(combination.weights) if (weights > 0).any()]
     runs = {place: _component(run, description[COMPONENTS][place]) for place in counted}
     kept = [place for place in counted if has_networks(runs[place].description)]
@@ -129,18 +130,20 @@ def _component(blend: Run, component: dict[str, Any]) -> Run:
     return run
 
 
-def describe_components(blend: Path, runs: Sequence[Run]) -> list[dict[str, Any]]:
+def describe_blend(blend: Path, runs: Sequence[Run], combination: Combination) -> dict[str, Any]:
     """What `run.json` of a blend in `blend` says of its components; those that lie beside it are named from there."""
+    values = combination.to_dict()
     home = blend.resolve().parent
     described = []
-    for run in runs:
+    for run, weight in zip(runs, values.pop("weights"), strict=True):
         path = run.directory.resolve()
         beside = path.is_relative_to(home)
         described.append(
             {
                 "path": os.path.relpath(path, blend.resolve()) if beside else str(path),
                 "model": run.description["model"],
+                "weight": weight,
                 "digest": run.digest(),
             }
         )
-    return described
+    return {COMPONENTS: described, COMBINATION: values}
