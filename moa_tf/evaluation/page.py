@@ -96,8 +96,8 @@ def figure(drawing: Figure, alt: str, caption: str, *parts: Html) -> Html:
     width, height = (round(96 * inches) for inches in drawing.get_size_inches())
     image = base64.b64encode(file.getvalue()).decode("ascii")
     return Html(
-        f'<figure><img src="data:image/svg+xml;base64,{image}" alt="{escape(alt)}" width="{width}" '
-        f'height="{height}"><figcaption>{escape(caption)}</figcaption>{"".join(parts)}</figure>'
+        f'<figure><div class="wide" tabindex="0"><img src="data:image/svg+xml;base64,{image}" alt="{escape(alt)}" '
+        f'width="{width}" height="{height}"></div><figcaption>{escape(caption)}</figcaption>{"".join(parts)}</figure>'
     )
 
 
@@ -154,6 +154,7 @@ nav ul{display:flex;flex-wrap:wrap;gap:.3rem 1.2rem;padding:0;list-style:none}
 figure{margin:1.5rem 0}
 figure img{display:block;max-width:100%;height:auto;background:#fff;border-radius:4px}
 figcaption{margin-top:.5rem;max-width:46rem}
+@media screen and (max-width:40rem){.wide{overflow-x:auto}.wide img{max-width:none;width:46rem}}
 details{margin:.5rem 0}summary{cursor:pointer;color:var(--link)}
 .scroll{overflow-x:auto;margin:.75rem 0;max-height:32rem}
 table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums}

@@ -104,7 +104,8 @@ def _explore_embedding(dataset: Dataset, components: Components) -> Part:
     share = pd.DataFrame({"component": names, "share": components.share, "sum": np.cumsum(components.share)})
     caption = (
         f"The first two principal components hold {percent(components.share[0])} and {percent(components.share[1])} of "
-        f"the variance of the standardised features, the first {len(names)} {percent(components.share.sum())}."
+        f"the variance of the standardised features, the first {len(names)} together "
+        f"{percent(components.share.sum())}."
     )
     if control.any():
         away = np.abs(components.scores[control].mean(0)) / components.scores[~control].std(0)
@@ -112,7 +113,13 @@ def _explore_embedding(dataset: Dataset, components: Components) -> Part:
             f" The controls' centre lies {away[0]:.2f} standard deviations of the treated signatures from theirs along "
             f"the first, {away[1]:.2f} along the second."
         )
-    caption += " Rows beyond the axes are drawn at their edge."
+    low, high = _limits(components)
+    outside = int((~((low <= components.scores[:, :2]) & (components.scores[:, :2] <= high)).all(1)).sum())
+    caption += (
+        f" {count(outside, 'signature')} {'lies' if outside == 1 else 'lie'} beyond the axes."
+        if outside
+        else ""
+    )
     shown = [f"{dataset.target_names[j]} ({int(rows[j])})" for j in commonest]
     alt = f"Signatures over the first two components{', by treated and control' * bool(control.any())}" + (
         f"; the commonest targets in colour: {', '.join(shown)}." if shown else "."
@@ -124,13 +131,18 @@ def _explore_embedding(dataset: Dataset, components: Components) -> Part:
     return Part(Section("components", "In two dimensions", (part,)), tables, figures)
 
 
+def _limits(components: Components) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest [2] that are drawn: the few rows far out would press all others into one spot."""
+    low, high = np.quantile(components.scores[:, :2], [0.01, 0.99], axis=0)
+    margin = 0.15 * (high - low) + 1e-6
+    return low - margin, high + margin
+
+
 @plain_style()
 def _draw_embedding(dataset: Dataset, components: Components, commonest: list[int]) -> Any:
     control = dataset.signatures.control
-    # The few rows far out would press all others into one spot.
-    low, high = np.quantile(components.scores[:, :2], [0.01, 0.99], axis=0)
-    margin = 0.05 * (high - low) + 1e-9
-    points = np.clip(components.scores[:, :2], low - margin, high + margin)
+    points = components.scores[:, :2]
+    low, high = _limits(components)
     drawing = new_figure(9, 4.4)
     panels = drawing.subplots(1, 2)
     size = 40 / np.sqrt(len(points)) + 1
@@ -150,6 +162,8 @@ def _draw_embedding(dataset: Dataset, components: Components, commonest: list[in
     for axes, title in zip(panels, titles, strict=True):
         x, y = (f"PC{k + 1} ({percent(components.share[k])})" for k in range(2))
         tidy(axes, title, x, y)
+        axes.set_xlim(low[0], high[0])
+        axes.set_ylim(low[1], high[1])
         axes.legend(fontsize=7, markerscale=2.5, **_BELOW)
     return drawing
 

@@ -209,7 +209,7 @@ def _explore_missing(signatures: Signatures, table: pd.DataFrame) -> list[Part]:
     half = int((table["missing"] > MOST_MISSING).sum())
     caption = (
         f"{missing:,} of {len(signatures) * features:,} values are missing ({percent(share)}): in "
-        f" {int((table['missing'] > 0).sum()):,} of {count(features, 'feature')} and {len(rows):,} of "
+        f"{int((table['missing'] > 0).sum()):,} of {count(features, 'feature')} and {len(rows):,} of "
         f"{count(len(signatures), 'signature')}. {worst['feature']} lacks the most ({percent(worst['missing'])}); "
         f"of {count(half, 'feature')} more than half is missing. The signature with the most gaps, "
         f"{rows.iloc[0]['sig_id']}, lacks {percent(rows.iloc[0]['missing'])}."

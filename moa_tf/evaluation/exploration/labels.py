@@ -200,7 +200,8 @@ def _explore_correlations(labels: np.ndarray, names: tuple[str, ...]) -> Part:
     )
     caption = (
         f"Of {count(len(phi), 'pair')} of targets {int((np.abs(phi) > 0.5).sum()):,} correlate by more than .5 over "
-        f"treated signatures; the most {'; '.join(ends)}. The order is that of a hierarchical clustering{part_of}."
+        f"treated signatures. The strongest: {'; '.join(ends)}. The order is that of a hierarchical "
+        f"clustering{part_of}."
     )
     alt = f"Heat map of the correlations between {len(chosen)} targets, ordered so that correlated ones are neighbours."
     drawing = _draw_map(correlation[np.ix_(chosen, chosen)], list(called[chosen]))

@@ -24,6 +24,7 @@ from moa_tf.evaluation.exploration.similarity import (
     LISTED,
     MOST_ROWS,
     NEAR,
+    REPLICATES,
     correlations_between,
     near_duplicates,
     replicate_correlations,
@@ -101,7 +102,10 @@ def _explore_replicates(
         )
     else:
         caption += "No drug has two rows, so nothing is known of replicates."
-    caption += f" Pearson's correlation over {count(unit.shape[1], 'standardised feature')}.{sampled}"
+    features = count(unit.shape[1], "standardised feature")
+    caption += (
+        f" Pearson's correlation over {features}; of a drug at most {REPLICATES} rows are compared.{sampled}"
+    )
     figures = {
         "replicates": {name: float(np.median(values)) for name, values in groups.items()}
         | {"drugs_with_replicates": len(medians), "percent_replicating": 100 * share, "bound": bound}
