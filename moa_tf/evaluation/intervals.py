@@ -88,23 +88,29 @@ def bootstrap_means(
     return found
 
 
-def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+def interval(values: np.ndarray, estimate: float | None = None, level: float = 0.95) -> tuple[float, float]:
     """Percentile interval of a bootstrap's replicates.
 
     Args:
         values: [R]; NaN, a replicate in which the figure is undefined, is left out.
+        estimate: the figure of the drugs themselves. The replicates' mean is off it by the bootstrap's bias, which is
+            taken off the interval. A drug that is drawn twice is two positives side by side: on NCI-60 average
+            precision is .66, its replicates are about .71, and none of 200 was as low.
         level: how much of them it holds, in (0, 1).
 
     Returns:
         (low, high); NaN if no replicate is defined.
 
-    Source: Efron & Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
+    Source: Efron & Tibshirani, An Introduction to the Bootstrap (1993), chapters 10 and 13.
     """
     values = np.asarray(values, np.float64)
     values = values[~np.isnan(values)]
     if not len(values):
         return float("nan"), float("nan")
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    if estimate is not None and not np.isnan(estimate):
+        bias = values.mean() - estimate
+        low, high = low - bias, high - bias
     return float(low), float(high)
 
 

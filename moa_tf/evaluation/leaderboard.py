@@ -158,7 +158,7 @@ def _judge(
         "log_loss_all": all_rows["log_loss_all"],
         "permutation_p_value": permutation_p_value(drugs, strata, permutations=permutations, seed=seed),
         "targets_ranked": all_rows["targets_ranked"],
-        "intervals": {name: list(interval(values)) for name, values in draws.items()},
+        "intervals": {name: list(interval(values, figures[name])) for name, values in draws.items()},
         "reliability": reliability(targets, predicted)._asdict(),
         "mechanisms": {
             **{name: all_rows["per_target"][name] for name in ("log_loss", "auroc", "average_precision")},
@@ -172,6 +172,7 @@ def _difference(
 ) -> dict[str, Any]:
     found = {}
     for name in FIGURES:
-        low, high = interval(draws[a["name"]][name] - draws[b["name"]][name])
-        found[name] = {"difference": a[name] - b[name], "low": low, "high": high}
+        difference = a[name] - b[name]
+        low, high = interval(draws[a["name"]][name] - draws[b["name"]][name], difference)
+        found[name] = {"difference": difference, "low": low, "high": high}
     return {"a": a["name"], "b": b["name"], **found}

@@ -111,6 +111,8 @@ def draw_reliability(board: dict[str, Any], names: Sequence[str]) -> Figure:
             seen = observed > 0
             axis.plot(stated[seen], observed[seen], marker="osD^v<>"[number % 7], markersize=5, label=name)
         axis.set(xscale="log", yscale="log", xlim=(2e-4, 1.1), ylim=(2e-4, 1.1))
+        for ticks in (axis.xaxis, axis.yaxis):
+            ticks.set_major_formatter(lambda value, place: f"{value:g}")
         axis.set_xlabel("stated probability (mean of a band)")
         axis.set_ylabel("share that is true")
         axis.grid(color="#dddddd", linewidth=0.8)
@@ -207,8 +209,11 @@ def _model_table(board: dict[str, Any]) -> Html:
             [
                 model["name"] + (" *" if model["caveat"] else ""),
                 model["kind"],
-                *(_with_interval(model, name) for name in FIGURES),
-                model["log_loss_all"],
+                *(
+                    float(f"{model[name]:.5f}") if name in LOWER_IS_BETTER else model[name]
+                    for name in FIGURES
+                ),
+                float(f"{model['log_loss_all']:.5f}"),
                 model["permutation_p_value"],
                 None if cost.get("seconds") is None else round(cost["seconds"]),
                 cost.get("parameters"),
@@ -225,13 +230,18 @@ def _model_table(board: dict[str, Any]) -> Html:
         "parameters",
         "MB",
     ]
-    return table("Treated rows unless said otherwise, with 95 % intervals over drugs", columns, rows)
+    intervals = [
+        [model["name"], *(_interval(model["intervals"][name], name) for name in FIGURES)]
+        for model in board["models"]
+    ]
+    ends = table("95 % intervals over drugs", ["model", *FIGURES.values()], intervals)
+    return Html(table("Treated rows unless said otherwise", columns, rows) + details("With intervals", ends))
 
 
-def _with_interval(model: dict[str, Any], name: str) -> str:
-    low, high = model["intervals"][name]
+def _interval(ends: Sequence[float], name: str, sign: str = "") -> str:
     digits = 5 if name in LOWER_IS_BETTER else 3
-    return f"{model[name]:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+    low, high = (f"{end:{sign}.{digits}f}" for end in ends)
+    return f"{low} to {high}"
 
 
 def _pairs(board: dict[str, Any]) -> tuple[Html, ...]:
@@ -240,40 +250,35 @@ def _pairs(board: dict[str, Any]) -> tuple[Html, ...]:
     best = names[0]
     beaten = [b for a, b in pairs if a == best and pairs[a, b]["log_loss_treated"]["high"] < 0]
     level = [b for a, b in pairs if a == best and b not in beaten]
-    lines = []
+    parts = []
     if beaten:
-        lines.append(f"By log loss {best} is better than {', '.join(beaten)}, whatever drugs are drawn.")
+        parts.append(
+            paragraph(f"By log loss {best} is better than {', '.join(beaten)}, whatever drugs are drawn.")
+        )
     if level:
-        lines.append(f"That it is better than {', '.join(level)} could be the choice of drugs.")
-    parts = [paragraph(line) for line in lines]
-    for number, figure_name in enumerate(PAIRED):
-        digits = 5 if figure_name in LOWER_IS_BETTER else 3
+        parts.append(paragraph(f"That it is better than {', '.join(level)} could be the choice of drugs."))
+    for number, name in enumerate(PAIRED):
+        digits = 5 if name in LOWER_IS_BETTER else 3
         rows = []
         for a in names:
-            cells: list[Any] = [a]
+            cells = [a]
             for b in names:
-                pair = pairs.get((a, b)) or pairs.get((b, a))
-                if pair is None:
-                    cells.append("")
-                    continue
-                sign = 1 if (a, b) in pairs else -1
-                found = pair[figure_name]
-                ends = sorted((sign * found["low"], sign * found["high"]))
-                real = "" if ends[0] <= 0 <= ends[1] else " ●"
-                difference = sign * found["difference"]
-                cells.append(
-                    f"{difference:+.{digits}f} ({ends[0]:+.{digits}f} to {ends[1]:+.{digits}f}){real}"
+                pair, sign = (
+                    (pairs[a, b][name], 1) if (a, b) in pairs else (pairs.get((b, a), {}).get(name), -1)
                 )
+                real = pair is not None and not pair["low"] <= 0 <= pair["high"]
+                cells.append("" if pair is None else f"{sign * pair['difference']:+.{digits}f}{' ●' * real}")
             rows.append(cells)
-        better = (
-            "below 0 the row is better" if figure_name in LOWER_IS_BETTER else "above 0 the row is better"
-        )
-        what = table(
-            f"{FIGURES[figure_name]}: row less column; {better}; ● the interval leaves 0 out",
-            ["", *names],
-            rows,
-        )
-        parts.append(what if number == 0 else details(FIGURES[figure_name], what))
+        better = "below 0 the row is better" if name in LOWER_IS_BETTER else "above 0 the row is better"
+        title = f"{FIGURES[name]}: row less column; {better}; ● the interval leaves 0 out"
+        what = table(title, ["", *names], rows)
+        parts.append(what if number == 0 else details(FIGURES[name], what))
+    ends = [
+        [f"{a} − {b}", *(_interval((pair[name]["low"], pair[name]["high"]), name, "+") for name in PAIRED)]
+        for (a, b), pair in pairs.items()
+    ]
+    columns = ["", *(FIGURES[name] for name in PAIRED)]
+    parts.append(details("Intervals of the differences", table("95 % intervals over drugs", columns, ends)))
     return tuple(parts)
 
 

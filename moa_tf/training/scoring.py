@@ -82,11 +82,13 @@ def score(
             dataset.targets[judged], probabilities[judged], drug[judged], strata=fold_of_row[judged]
         )
 
-    samples = draw(predicted)
+    samples, overall = draw(predicted), figures(scored)
     metrics = {
         "overall": {
-            **figures(scored),
-            "intervals": {name: list(interval(values)) for name, values in samples.items()},
+            **overall,
+            "intervals": {
+                name: list(interval(values, overall[FIGURES[name]])) for name, values in samples.items()
+            },
         },
         "folds": [
             {
@@ -109,10 +111,11 @@ def score(
         metrics["groups"] = count_groups(dataset, validation.split)
     if rival is not None:
         others, theirs = draw(rival), figures(scored, rival)
-        metrics["difference"] = {
-            figure: [metrics["overall"][figure] - theirs[figure], *interval(samples[name] - others[name])]
-            for name, figure in FIGURES.items()
-        }
+        metrics["difference"] = {}
+        for name, figure in FIGURES.items():
+            difference = overall[figure] - theirs[figure]
+            ends = interval(samples[name] - others[name], difference)
+            metrics["difference"][figure] = [difference, *ends]
     metrics |= more
     write_text(run.directory / "metrics.json", metrics)
     return metrics

@@ -137,6 +137,8 @@ def test_rows_without_drugs_are_drawn_one_by_one(table):
 def test_interval_by_hand():
     values = np.append(np.arange(101.0)[::-1], np.nan)
     assert interval(values) == pytest.approx((2.5, 97.5))
+    # The replicates' mean is 50: 7 too high, and so are both ends.
+    assert interval(values, 43.0) == pytest.approx((2.5 - 7, 97.5 - 7))
     assert interval(values, level=0.5) == pytest.approx((25, 75))
     assert np.isnan(interval(np.array([np.nan, np.nan]))).all()
 
