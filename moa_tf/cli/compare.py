@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from moa_tf.data.schema import Dataset
     from moa_tf.training.learner import Learner
 
-USUAL = ("prior", "knn", "logistic-regression", "linear", "connectivity", "mlp", "tabm")
+USUAL = ("prior", "knn", "linear", "connectivity", "mlp", "tabm")
 """What is compared where the user names nothing: what needs no further library and a few minutes on a small table."""
 
 
