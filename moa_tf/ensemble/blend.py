@@ -24,6 +24,9 @@ from moa_tf.training.network_learner import has_networks
 from moa_tf.training.run import Run
 from moa_tf.training.scoring import FIGURES, score
 
+SAME = ("split", "folds", "seed", "shuffle_labels")
+"""The settings by which runs have the same folds."""
+
 Tell = Callable[[str], None]
 
 
@@ -61,7 +64,7 @@ def blend_runs(
         raise InputError(f"{out}: is there already, expected the name of a new directory")
     inputs = _read_runs(runs, options)
     description = inputs.runs[0].description
-    validation = Validation(**{key: description["settings"][key] for key in Validation().to_dict()})
+    validation = Validation(**{key: description["settings"][key] for key in SAME})
     dataset = _read_data(description, data, validation)
     fold_of_row, predictions = inputs.at(dataset)
     predicted, chosen = blend_folds(dataset, fold_of_row, predictions, options)
@@ -200,17 +203,14 @@ def _compare(one: Run, first: dict[str, Any], other: Run, second: dict[str, Any]
     """Refuses runs of other data, targets or folds."""
     for section, key, what in (
         ("data", "fingerprint", "data"),
-        ("settings", "split", "split"),
-        ("settings", "folds", "number of folds"),
-        ("settings", "seed", "seed"),
-        ("settings", "shuffle_labels", "shuffle_labels"),
+        *(("settings", key, key) for key in SAME),
         ("data", "groups", "groups of the split"),
     ):
         values = [each[section].get(key) for each in (first, second)]
         if values[0] != values[1]:
             shown = f" ({values[1]}, {values[0]})" if section == "settings" else ""
             raise InputError(
-                f"{other.directory}: has another {what} than {one.directory}{shown}, expected the same"
+                f"{other.directory}: {what} differs from that of {one.directory}{shown}, expected the same"
             )
     if first["targets"] != second["targets"]:
         raise InputError(f"{other.directory}: has other targets than {one.directory}, expected the same")

@@ -71,13 +71,14 @@ class OpenRun:
 
     def explainer(self) -> Explainer:
         """The family's own, or of a blend `Ensemble.explain`."""
+        ensemble = self.ensemble  # says so where there are no networks
         explainers = [
             family.explain(members)
-            for family, members in zip(self.families, self.ensemble.components, strict=True)
+            for family, members in zip(self.families, ensemble.components, strict=True)
         ]
         if not self.is_blend:
             return explainers[0]
-        return self.ensemble.explain(explainers, len(importance_columns(self.spec)))
+        return ensemble.explain(explainers, len(importance_columns(self.spec)))
 
     @property
     def has_references(self) -> bool:

@@ -46,14 +46,14 @@ def fit_weights(targets: np.ndarray, predictions: np.ndarray, space: Space) -> n
         ValueError: shapes that do not fit.
     """
     losses = Losses(targets, predictions, space)
-    kept = np.arange(len(predictions))
+    weights = np.full(len(predictions), 1 / len(predictions))
     while True:
-        some = np.zeros(len(predictions))
-        some[kept] = _minimise(losses.of_all(kept), len(kept))
-        small = some[kept] < min(LEAST, some.max())
+        kept = np.flatnonzero(weights)
+        weights[kept] = _minimise(losses.of_all(kept), weights[kept] / weights.sum())
+        small = weights[kept] < min(LEAST, weights.max())
         if not small.any():
-            return some
-        kept = kept[~small]
+            return weights
+        weights[kept[small]] = 0
 
 
 def fit_target_weights(
@@ -67,7 +67,7 @@ def fit_target_weights(
     losses = Losses(targets, predictions, space)
     weights = np.zeros((len(predictions), targets.shape[1]))
     for target in range(targets.shape[1]):
-        weights[kept, target] = _minimise(losses.of_one(target, kept), len(kept))
+        weights[kept, target] = _minimise(losses.of_one(target, kept), np.full(len(kept), 1 / len(kept)))
     return weights
 
 
@@ -147,9 +147,8 @@ def _of_probabilities(y: np.ndarray, x: np.ndarray, weights: np.ndarray) -> Mome
     return float(loss), x @ slope, (x * slope**2) @ x.T
 
 
-def _minimise(moments: Callable[[np.ndarray], Moments], components: int) -> np.ndarray:
-    """The minimum [M] over the simplex of a convex function, by Newton's steps from its middle."""
-    weights = np.full(components, 1 / components)
+def _minimise(moments: Callable[[np.ndarray], Moments], weights: np.ndarray) -> np.ndarray:
+    """The minimum [M] over the simplex of a convex function, by Newton's steps from `weights`."""
     loss, slopes, curvature = moments(weights)
     for _ in range(_STEPS):
         step = _minimise_quadratic(slopes, curvature, weights) - weights

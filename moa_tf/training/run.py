@@ -13,6 +13,8 @@
     oof.parquet                  out-of-fold predictions, averaged over seeds
     metrics.json                 figures for each fold and in all
 
+A blend (`moa_tf.ensemble`) is a run without parts of its own: its `run.json` names the runs that it is made of.
+
 Every file appears whole or not at all. `finished.json` beside the files of a part comes last and holds their
 checksums: a part without it is made again, and so is one whose files no longer match it. What a run must hold and
 in which state each part is, is asked of `Run` alone.

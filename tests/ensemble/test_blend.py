@@ -132,10 +132,10 @@ def test_runs_that_do_not_belong_together(runs, train, dataset, blended, tmp_pat
     table.assign(fold=np.roll(table.fold, 1)).to_parquet(moved / "oof.parquet")
     for second, words in (
         (part, r"part: scores the folds \[0\], .* \[0, 1, 2\]; expected the same"),
-        (seed, r"seed: has another seed than .* \(1, 0\), expected the same"),
-        (shuffled, "another shuffle_labels"),
-        (more, r"another number of folds than .* \(4, 3\)"),
-        (other, "other: has another data than"),
+        (seed, r"seed: seed differs from that of .* \(1, 0\), expected the same"),
+        (shuffled, "shuffle_labels differs"),
+        (more, r"folds differs from that of .* \(4, 3\)"),
+        (other, "other: data differs from that of"),
         (broken, r"broken/oof\.parquet: cannot be read"),
         (moved, "its rows are in other folds"),
         (tmp_path / "none", r"none: no run\.json there"),
