@@ -1,0 +1,288 @@
+"""A GPU by Keras's JAX backend, where TensorFlow need not be: quality at full size, and TabM's speed beside PyTorch's.
+
+    python benchmarks/gpu.py pack DIR packed.npz [--fold 4]           where moa-tf is installed
+    KERAS_BACKEND=jax python benchmarks/gpu.py quality packed.npz [--families mlp tabm …] [--set epochs=10]
+    KERAS_BACKEND=jax python benchmarks/gpu.py tabm [--turns 7]        needs PyTorch with CUDA and tabm beside JAX
+
+`quality` trains each family's preset for large tables on one fold's training rows, in float32, and judges the last
+epoch on its treated held-out rows, as `moa-tf train --only-fold K` does; the order of rows and the initial weights are
+other ones. `tabm` takes turns of some steps on rows that lie on the GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+FAMILIES = ("mlp", "tabm", "resnet", "cnn1d", "gru", "lstm")
+SCALE = 1e4
+"""The competition's features have four decimals."""
+
+
+def pack(directory, path, fold):
+    from moa_tf.data.read import read_dataset
+    from moa_tf.training.cross_validation import Validation, make_folds
+
+    dataset = read_dataset(directory)
+    signatures, rows = dataset.signatures, make_folds(dataset, Validation(), False)[fold]
+    values = {
+        name: np.round(getattr(signatures, name) * SCALE).astype(np.int32) for name in ("genes", "cells")
+    }
+    np.savez_compressed(
+        path,
+        **values,
+        **{name: getattr(signatures, name) for name in ("cp_type", "cp_time", "cp_dose")},
+        targets=np.packbits(dataset.targets.astype(bool), axis=1),
+        shape=dataset.targets.shape,
+        train=rows.train,
+        judged=rows.judged,
+        prior=rows.prior,
+    )
+
+
+def load(path):
+    from moa_tf.data.schema import Signatures, SignatureSpec
+
+    with np.load(path) as file:
+        data = dict(file)
+    genes, cells = ((data[name] / SCALE).astype(np.float32) for name in ("genes", "cells"))
+    names = [
+        tuple(f"{kind}-{i}" for i in range(values.shape[1])) for kind, values in (("g", genes), ("c", cells))
+    ]
+    ids = np.arange(len(genes)).astype(str).astype(object)
+    treatment = {name: data[name] for name in ("cp_type", "cp_time", "cp_dose")}
+    signatures = Signatures(SignatureSpec(*names), ids, genes, cells, **treatment)
+    targets = np.unpackbits(data["targets"], axis=1)[:, : data["shape"][1]].astype(np.float32)
+    return signatures, targets, data["train"], data["judged"], data["prior"]
+
+
+def batches(features, targets, rows, size, seed):
+    import keras
+
+    class Batches(keras.utils.PyDataset):
+        def __init__(self):
+            super().__init__()
+            self.rng = np.random.default_rng(seed)
+            self.on_epoch_end()
+
+        def on_epoch_end(self):
+            self.order = self.rng.permutation(rows)
+
+        def __len__(self):
+            return len(rows) // size
+
+        def __getitem__(self, number):
+            some = self.order[number * size : (number + 1) * size]
+            return {name: values[some] for name, values in features.items()}, targets[some]
+
+    return Batches()
+
+
+def predict(model, inputs):
+    """In blocks, as Keras's own `predict` asks for TensorFlow on every backend."""
+    import keras
+
+    rows = len(next(iter(inputs.values())))
+    parts = [
+        model.predict_on_batch({name: values[start : start + 2048] for name, values in inputs.items()})
+        for start in range(0, rows, 2048)
+    ]
+    return keras.tree.map_structure(lambda *blocks: np.concatenate(blocks), *parts)
+
+
+def quality(path, families, settings):
+    import keras
+
+    from moa_tf.config import override
+    from moa_tf.evaluation.metrics import mean_log_loss, rank_metrics
+    from moa_tf.models.base import get_family
+    from moa_tf.training.losses import SmoothedBinaryCrossentropy, log_positive_weights
+    from moa_tf.training.optimizers import make_learning_rate, make_optimizer
+
+    signatures, targets, train, judged, prior = load(path)
+    means = np.broadcast_to(prior, targets[judged].shape)
+    print(f"column means {mean_log_loss(targets[judged], means):.5f}", flush=True)
+    for name in families:
+        began = time.perf_counter()
+        family = get_family(name)
+        preset = family.choose_preset(len(signatures))
+        hyperparameters = override(family.presets[preset], settings)
+        architecture, recipe = hyperparameters.architecture, hyperparameters.recipe
+        preprocessing = family.fit_preprocessing(signatures.take(train), architecture, 0)
+        inputs = {key: value for key, value in signatures.inputs().items() if key in preprocessing.input}
+        features = predict(preprocessing, inputs)
+        network = family.build(preprocessing, architecture, prior, 0)
+        model = keras.Model(network.input, family.training_output(network))
+        steps = len(train) // recipe.batch_size
+        weights = log_positive_weights(targets[train].sum(0)) if recipe.positive_weights == "log" else None
+        model.compile(
+            make_optimizer(recipe, make_learning_rate(recipe, steps * recipe.epochs)),
+            SmoothedBinaryCrossentropy(recipe.label_smoothing, weights),
+        )
+        prepared = time.perf_counter() - began
+        data = batches(features, targets, train, recipe.batch_size, 1)
+        history = model.fit(data, epochs=recipe.epochs, verbose=0, callbacks=family.callbacks(architecture))
+        trained = time.perf_counter() - began - prepared
+        network = family.finish(network, architecture)
+        logits = predict(network, {key: value[judged] for key, value in features.items()})
+        predicted = 1 / (1 + np.exp(-logits.astype(np.float64)))
+        auroc, precision = rank_metrics(targets[judged], predicted)
+        print(
+            f"{' '.join([name, preset, *settings])}, {recipe.epochs} epochs: log loss {mean_log_loss(targets[judged], predicted):.5f}, "
+            f"AUROC {np.nanmean(auroc):.4f}, average precision {np.nanmean(precision):.4f}; training loss "
+            f"{history.history['loss'][-1]:.5f}; {prepared:.0f} s to prepare, {trained:.0f} s to train "
+            f"({steps * recipe.batch_size * recipe.epochs / trained:,.0f} samples/s), "
+            f"{network.count_params():,} parameters",
+            flush=True,
+        )
+
+
+SHAPE = {"features": 876, "targets": 206, "batch": 256, "steps": 200, "k": 32}
+
+
+def make_jax_turn(hidden, dropout):
+    import jax
+    import keras
+
+    from moa_tf.config import override
+    from moa_tf.models import tabm
+    from moa_tf.training.losses import SmoothedBinaryCrossentropy
+    from moa_tf.training.optimizers import make_optimizer
+
+    sizes = ",".join(map(str, hidden))
+    hyperparameters = override(tabm.PRESETS["full"], [f"hidden={sizes}", f"dropout={dropout}", "clip_norm=1"])
+    inputs = keras.Input((SHAPE["features"],), name="features")
+    preprocessing = keras.Model(inputs, {"features": inputs})
+    prior = np.full(SHAPE["targets"], 0.004)
+    network = tabm.FAMILY.build(preprocessing, hyperparameters.architecture, prior, 0)
+    model = keras.Model(network.input, tabm.FAMILY.training_output(network))
+    optimizer = make_optimizer(hyperparameters.recipe, 2e-3)
+    optimizer.build(model.trainable_variables)
+    loss_of = SmoothedBinaryCrossentropy(0.0)
+
+    def loss(trainable, other, x, y):
+        logits, other = model.stateless_call(trainable, other, {"features": x}, training=True)
+        return loss_of(y, logits), other
+
+    def step(state, batch):
+        trainable, other, optimizing = state
+        (value, other), gradients = jax.value_and_grad(loss, has_aux=True)(trainable, other, *batch)
+        trainable, optimizing = optimizer.stateless_apply(optimizing, gradients, trainable)
+        return (trainable, other, optimizing), value
+
+    step = jax.jit(step, donate_argnums=0)
+    rng = np.random.default_rng(0)
+    x = jax.device_put(rng.normal(size=(SHAPE["batch"], SHAPE["features"])).astype("float32"))
+    y = jax.device_put((rng.random((SHAPE["batch"], SHAPE["targets"])) < 0.004).astype("float32"))
+    variables = (model.trainable_variables, model.non_trainable_variables, optimizer.variables)
+    state = [tuple([variable.value for variable in each] for each in variables)]
+
+    def turn():
+        began = time.perf_counter()
+        for _ in range(SHAPE["steps"]):
+            state[0], value = step(state[0], (x, y))
+        value.block_until_ready()
+        return SHAPE["steps"] * SHAPE["batch"] / (time.perf_counter() - began)
+
+    return turn
+
+
+def make_torch_turn(hidden, dropout, compiled):
+    import torch
+    from tabm import TabM
+
+    torch.manual_seed(0)
+    network = TabM.make(
+        n_num_features=SHAPE["features"],
+        d_out=SHAPE["targets"],
+        n_blocks=len(hidden),
+        d_block=hidden[0],
+        dropout=dropout,
+        k=SHAPE["k"],
+    ).cuda()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=3e-4, fused=True)
+    call = torch.compile(network) if compiled else network
+    rng = np.random.default_rng(0)
+    x = torch.from_numpy(rng.normal(size=(SHAPE["batch"], SHAPE["features"])).astype("float32")).cuda()
+    y = torch.from_numpy((rng.random((SHAPE["batch"], SHAPE["targets"])) < 0.004).astype("float32")).cuda()
+    loss_of = torch.nn.BCEWithLogitsLoss()
+
+    def turn():
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        for _ in range(SHAPE["steps"]):
+            optimizer.zero_grad(set_to_none=True)
+            logits = call(x)
+            loss = loss_of(logits, y[:, None].expand_as(logits))
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimizer.step()
+        torch.cuda.synchronize()
+        return SHAPE["steps"] * SHAPE["batch"] / (time.perf_counter() - began)
+
+    return turn
+
+
+def tabm_speed(turns):
+    import torch
+
+    sys.path = [path for path in sys.path if Path(path or ".").resolve() != Path(__file__).resolve().parent]
+    for precision in ("highest", "high"):
+        # TensorFloat-32 on neither side, then on both.
+        torch.set_float32_matmul_precision(precision)
+        import jax
+
+        jax.config.update(
+            "jax_default_matmul_precision", {"highest": "highest", "high": "tensorfloat32"}[precision]
+        )
+        for hidden, dropout in (((512, 512, 512), 0.1), ((256, 256), 0.3)):
+            sides = {
+                "moa-tf on JAX": make_jax_turn(hidden, dropout),
+                "tabm on PyTorch": make_torch_turn(hidden, dropout, False),
+                "tabm on PyTorch, compiled": make_torch_turn(hidden, dropout, True),
+            }
+            for turn in sides.values():
+                turn()
+            found = {name: [] for name in sides}
+            for _ in range(turns):
+                for name, turn in sides.items():
+                    found[name].append(turn())
+            own = found["moa-tf on JAX"]
+            for name, values in found.items():
+                ratios = [a / b for a, b in zip(own, values, strict=True)]
+                print(
+                    f"{hidden} {precision}: {name} {statistics.median(values):,.0f} samples/s, ratio "
+                    f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+                    flush=True,
+                )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    packing = commands.add_parser("pack")
+    packing.add_argument("directory", type=Path)
+    packing.add_argument("path", type=Path)
+    packing.add_argument("--fold", type=int, default=4)
+    judging = commands.add_parser("quality")
+    judging.add_argument("path", type=Path)
+    judging.add_argument("--families", nargs="+", default=list(FAMILIES))
+    judging.add_argument("--set", action="append", default=[], help="key=value of the family's config")
+    racing = commands.add_parser("tabm")
+    racing.add_argument("--turns", type=int, default=7)
+    arguments = parser.parse_args()
+    if arguments.command == "pack":
+        pack(arguments.directory, arguments.path, arguments.fold)
+    elif arguments.command == "quality":
+        quality(arguments.path, arguments.families, arguments.set)
+    else:
+        tabm_speed(arguments.turns)
+
+
+if __name__ == "__main__":
+    main()
