@@ -120,7 +120,7 @@ def test_xgboost_multi(fitted):
 def test_catboost(fitted):
     predicted, chosen, x, y, new = fitted("catboost")
     model = catboost.CatBoostClassifier(
-        loss_function="MultiLogloss", iterations=chosen["rounds"], learning_rate=0.2, depth=3, l2_leaf_reg=1.0,
+        loss_function="MultiLogloss", iterations=chosen["rounds"], learning_rate=0.1, depth=3, l2_leaf_reg=3.0,
         bootstrap_type="Bernoulli", subsample=0.8, rsm=0.8, border_count=16, random_seed=SEED,
         allow_writing_files=False, silent=True,
     )  # fmt: skip
