@@ -33,7 +33,7 @@ class BoostingConfig(BaselineConfig):
     """
 
     inner_folds: int = 3
-    rounds: tuple[int, ...] = (4, 8, 15, 30, 60)
+    rounds: tuple[int, ...] = (5, 10, 20, 40, 80)
     learning_rate: float = 0.1
     depth: int = 3
     leaf_weight: float = 0.05

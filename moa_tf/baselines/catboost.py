@@ -49,7 +49,7 @@ def fit(problem: Problem, config: BoostingConfig) -> Fitted:
 
 BASELINE = Baseline(
     "catboost",
-    BoostingConfig(rounds=(10, 20, 40, 80), learning_rate=0.2, bins=16),
+    BoostingConfig(rounds=(20, 30, 40, 60, 80), l2=3.0, bins=16),
     options,
     fit,
     library="catboost",

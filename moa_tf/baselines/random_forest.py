@@ -29,7 +29,7 @@ class RandomForestConfig(BaselineConfig):
     leaf_rows: int = 2
     leaves: int = 512
     feature_share: float = 0.0
-    mixing: tuple[float, ...] = (0.9, 0.7, 0.5, 0.3, 0.1)
+    mixing: tuple[float, ...] = (0.9, 0.7, 0.5, 0.3, 0.1, 0.03)
 
     def __post_init__(self) -> None:
         super().__post_init__()

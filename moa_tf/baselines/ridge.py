@@ -25,7 +25,7 @@ class RidgeConfig(BaselineConfig):
     """
 
     strengths: tuple[float, ...] = (30.0, 100.0, 300.0, 1e3, 3e3, 1e4)
-    floors: tuple[float, ...] = (0.5, 0.25, 0.1)
+    floors: tuple[float, ...] = (0.5, 0.2, 0.1, 0.05)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -86,5 +86,9 @@ def _settings(problem: Problem, config: BoostingConfig) -> dict[str, Any]:
 
 BASELINE = Baseline("xgboost", BoostingConfig(), options, fit, library="xgboost")
 MULTI = Baseline(
-    "xgboost-multi", BoostingConfig(learning_rate=0.2, bins=16), options, fit_multi, library="xgboost"
+    "xgboost-multi",
+    BoostingConfig(rounds=(3, 5, 10, 20, 40), learning_rate=0.3, bins=16),
+    options,
+    fit_multi,
+    library="xgboost",
 )

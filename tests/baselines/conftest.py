@@ -16,7 +16,7 @@ QUICK = {
     "random-forest": {"trees": 20, "mixing": (0.5, 0.2)},
     **{name: {"rounds": (5, 10), "feature_share": 0.8} for name in ("lightgbm", "xgboost")},
     "xgboost-multi": {"rounds": (5, 10), "feature_share": 0.8},
-    "catboost": {"rounds": (15, 25), "feature_share": 0.8},
+    "catboost": {"rounds": (30, 40), "feature_share": 0.8},
 }
 
 

@@ -107,7 +107,7 @@ def test_xgboost(fitted):
 
 def test_xgboost_multi(fitted):
     predicted, chosen, x, y, new = fitted("xgboost-multi")
-    settings = {"eta": 0.2, "max_bin": 16, "base_score": 0.5, "multi_strategy": "multi_output_tree"}
+    settings = {"eta": 0.3, "max_bin": 16, "base_score": 0.5, "multi_strategy": "multi_output_tree"}
     start = logit(y.mean(0))
     model = booster(settings, chosen["rounds"], data=x, label=y, base_margin=np.tile(start, (len(x), 1)))
     margin = model.predict(xgboost.DMatrix(new, base_margin=np.zeros((len(new), 4))), output_margin=True)
@@ -120,7 +120,7 @@ def test_xgboost_multi(fitted):
 def test_catboost(fitted):
     predicted, chosen, x, y, new = fitted("catboost")
     model = catboost.CatBoostClassifier(
-        loss_function="MultiLogloss", iterations=chosen["rounds"], learning_rate=0.2, depth=3, l2_leaf_reg=1.0,
+        loss_function="MultiLogloss", iterations=chosen["rounds"], learning_rate=0.1, depth=3, l2_leaf_reg=3.0,
         bootstrap_type="Bernoulli", subsample=0.8, rsm=0.8, border_count=16, random_seed=SEED,
         allow_writing_files=False, silent=True,
     )  # fmt: skip
