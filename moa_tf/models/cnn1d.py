@@ -55,11 +55,11 @@ class CNN1DConfig(TabularConfig):
 
 PRESETS = MappingProxyType(
     {
-        # lish-moa's second place.
+        # lish-moa's second place, in a quarter of its epochs: by the last of 24 it knows the training rows by heart.
         "second-place": Hyperparameters(
             CNN1DConfig(gene_components=50, cell_components=15),
             Recipe(
-                epochs=24,
+                epochs=6,
                 batch_size=128,
                 optimizer="adam",
                 learning_rate=5e-3,

@@ -42,7 +42,7 @@ class TabMConfig(TabularConfig):
 
 
 RECIPE = Recipe(
-    epochs=30,
+    epochs=10,
     learning_rate=2e-3,
     weight_decay=3e-4,
     clip_norm=1.0,
