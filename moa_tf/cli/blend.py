@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from moa_tf.atomic import check_directory
-from moa_tf.cli.options import LocalPath, json_option
+from moa_tf.cli.options import LocalPath, blend_options, json_option
 from moa_tf.cli.output import fixed, print_lines, print_table, write_json
 from moa_tf.cli.startup import import_tensorflow
 
@@ -18,25 +18,7 @@ from moa_tf.cli.startup import import_tensorflow
 @click.argument("runs", type=LocalPath(), nargs=-1, required=True, metavar="RUN...")
 @click.option("--out", type=LocalPath(), required=True, help="Directory of the new run.")
 @click.option("--export", "root", type=LocalPath(exported=True), help="Export it to here, too.")
-@click.option(
-    "--space",
-    type=click.Choice(["logit", "probability"]),
-    default="logit",
-    show_default=True,
-    help="Take the weighted mean of logits, or of probabilities.",
-)
-@click.option(
-    "--per-target",
-    is_flag=True,
-    help="Weights for each mechanism, shrunk towards the common ones as far as inner folds say.",
-)
-@click.option(
-    "--calibrate",
-    type=click.Choice(["none", "temperature", "isotonic"]),
-    default="none",
-    show_default=True,
-    help="Then calibrate the probabilities, by thirds of the mechanisms from rare to frequent.",
-)
+@blend_options
 @click.option(
     "--data", type=LocalPath(), help="The runs' data. [default: where it was when they were trained]"
 )

@@ -128,6 +128,34 @@ def validation_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def blend_options(command: Callable[..., None]) -> Callable[..., None]:
+    """How runs are blended."""
+    options = (
+        click.option(
+            "--space",
+            type=click.Choice(["logit", "probability"]),
+            default="logit",
+            show_default=True,
+            help="Blend: take the weighted mean of logits, or of probabilities.",
+        ),
+        click.option(
+            "--per-target",
+            is_flag=True,
+            help="Blend: weights for each mechanism, shrunk towards the common ones as far as inner folds say.",
+        ),
+        click.option(
+            "--calibrate",
+            type=click.Choice(["none", "temperature", "isotonic"]),
+            default="none",
+            show_default=True,
+            help="Blend: then calibrate the probabilities, by thirds of the mechanisms from rare to frequent.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 """`gs://bucket`, and `gs:/bucket`, as which `Path` writes it. No drive of Windows."""
 

@@ -47,7 +47,9 @@ PRESETS = MappingProxyType(
         # The network is lish-moa's first place's, the recipe that of its simple network with fewer epochs and more
         # dropout: by 25 it knows the training rows by heart.
         "first-place": Hyperparameters(
-            ResNetConfig(gene_components=80, cell_components=10, row_statistics=True, dropout=(0.3, 0.4, 0.2)),
+            ResNetConfig(
+                gene_components=80, cell_components=10, row_statistics=True, dropout=(0.3, 0.4, 0.2)
+            ),
             Recipe(epochs=6, batch_size=128, optimizer="adam", learning_rate=2e-3, weight_decay=1e-5),
         ),
         "small": Hyperparameters(
