@@ -12,13 +12,14 @@ import click
 
 from moa_tf.atomic import check_directory
 from moa_tf.cli.loading import load
-from moa_tf.cli.options import LocalPath, json_option, validation_options
+from moa_tf.cli.options import LocalPath, blend_options, json_option, validation_options
 from moa_tf.cli.output import fixed, print_lines, print_table, write_json
 from moa_tf.cli.startup import import_tensorflow
 from moa_tf.errors import InputError
 
 if TYPE_CHECKING:
     from moa_tf.data.schema import Dataset
+    from moa_tf.ensemble.combination import BlendOptions
     from moa_tf.training.learner import Learner
 
 USUAL = ("prior", "knn", "linear", "connectivity", "mlp", "tabm")
@@ -37,6 +38,7 @@ USUAL = ("prior", "knn", "linear", "connectivity", "mlp", "tabm")
 @click.option("--out", type=LocalPath(), required=True, help="Directory of the runs and the leaderboard.")
 @validation_options
 @click.option("--blend", is_flag=True, help="Also blend them, by their out-of-fold predictions.")
+@blend_options
 @click.option(
     "--controls",
     is_flag=True,
@@ -63,6 +65,9 @@ def compare(
     precision: str,
     seed: int,
     blend: bool,
+    space: str,
+    per_target: bool,
+    calibrate: str,
     controls: bool,
     root: Path | None,
     json_file: Path | None,
@@ -91,6 +96,7 @@ def compare(
     import tensorflow as tf
 
     from moa_tf.cli.progress import LiveReporter
+    from moa_tf.ensemble.combination import BlendOptions
     from moa_tf.evaluation.leaderboard import Entry, leaderboard
     from moa_tf.training.comparison import controls as find_controls
     from moa_tf.training.comparison import entry, read_rows, train_all
@@ -125,7 +131,10 @@ def compare(
             }
             trials.append({"name": control.name, "title": control.title, "models": found})
         directories = [out / learner.name for learner in learners]
-        blended = _blend(directories, out / "blend", dataset, reporter.message) if blend else None
+        blended = None
+        if blend:
+            options = BlendOptions(space, per_target, calibrate)
+            blended = _blend(directories, out / "blend", options, dataset, reporter.message)
         directories += [out / "blend"] * (blended is not None)
         rows, predicted = read_rows(dataset, validation, directories)
         entries = [
@@ -183,13 +192,14 @@ def _learner(name: str, rows: int, placement: Any, precision: str) -> Learner:
     return NetworkLearner(family, family.presets[preset], placement, preset, precision)
 
 
-def _blend(runs: Sequence[Path], out: Path, dataset: Dataset, tell: Callable[[str], None]) -> dict[str, Any]:
+def _blend(
+    runs: Sequence[Path], out: Path, options: BlendOptions, dataset: Dataset, tell: Callable[[str], None]
+) -> dict[str, Any]:
     """Blended anew each time, as there may be more runs than before."""
     from moa_tf.ensemble.blend import blend_runs
-    from moa_tf.ensemble.combination import BlendOptions
 
     shutil.rmtree(out, ignore_errors=True)
-    return blend_runs(runs, out, BlendOptions(), tell, dataset)
+    return blend_runs(runs, out, options, tell, dataset)
 
 
 def _export(out: Path, board: dict[str, Any], blended: bool, root: Path) -> Path:

@@ -53,7 +53,15 @@ def compared(data, tmp_path_factory):
         home / "c",
         "--controls",
     ]
-    arguments += ["--blend", "--export", home / "saved", "--json", home / "figures.json"]
+    arguments += [
+        "--blend",
+        "--calibrate",
+        "temperature",
+        "--export",
+        home / "saved",
+        "--json",
+        home / "figures.json",
+    ]
     printed, argv = io.StringIO(), sys.argv
     try:
         sys.argv = ["moa-tf", *map(str, arguments)]
