@@ -14,8 +14,9 @@ from moa_tf.atomic import check_directory
 from moa_tf.cli.loading import load
 from moa_tf.cli.options import LocalPath, blend_options, json_option, validation_options
 from moa_tf.cli.output import fixed, print_lines, print_table, write_json
-from moa_tf.cli.startup import import_tensorflow
+from moa_tf.cli.startup import ask_determinism, import_tensorflow
 from moa_tf.errors import InputError
+from moa_tf.models.base import FAMILIES, get_family
 
 if TYPE_CHECKING:
     from moa_tf.data.schema import Dataset
@@ -93,8 +94,6 @@ def compare(
         raise InputError("--blend: its weights are chosen on other folds, expected no --only-fold")
     names = _names(models)
     import_tensorflow()
-    import tensorflow as tf
-
     from moa_tf.cli.progress import LiveReporter
     from moa_tf.ensemble.combination import BlendOptions
     from moa_tf.evaluation.leaderboard import Entry, leaderboard
@@ -104,7 +103,7 @@ def compare(
     from moa_tf.training.strategy import make_placement
 
     placement = make_placement(strategy, logical_devices)
-    tf.config.experimental.enable_op_determinism()
+    ask_determinism(all(get_family(name).deterministic_on_gpu for name in names if name in FAMILIES))
     validation = Validation(split, folds, seeds, seed)
     with LiveReporter() as reporter:
         dataset = load(data, seed, missing, reporter.message)
@@ -130,6 +129,8 @@ def compare(
                 )
             }
             trials.append({"name": control.name, "title": control.title, "models": found})
+        if not placement.chief:
+            return
         directories = [out / learner.name for learner in learners]
         blended = None
         if blend:
@@ -165,7 +166,6 @@ def compare(
 
 def _names(models: str) -> list[str]:
     from moa_tf.baselines.base import BASELINES
-    from moa_tf.models.base import FAMILIES
 
     groups = {"families": list(FAMILIES), "baselines": list(BASELINES)}
     names: list[str] = []
@@ -181,12 +181,11 @@ def _names(models: str) -> list[str]:
 
 def _learner(name: str, rows: int, placement: Any, precision: str) -> Learner:
     from moa_tf.baselines.base import BASELINES, get_baseline
-    from moa_tf.models.base import get_family
     from moa_tf.training.baseline_learner import BaselineLearner
     from moa_tf.training.network_learner import NetworkLearner
 
     if name in BASELINES:
-        return BaselineLearner(get_baseline(name))
+        return BaselineLearner(get_baseline(name), writes=placement.chief)
     family = get_family(name)
     preset = family.choose_preset(rows)
     return NetworkLearner(family, family.presets[preset], placement, preset, precision)
@@ -204,7 +203,6 @@ def _blend(
 
 def _export(out: Path, board: dict[str, Any], blended: bool, root: Path) -> Path:
     """The blend, or the best model that is of networks."""
-    from moa_tf.models.base import FAMILIES
     from moa_tf.serving.run_export import export_run
 
     names = (

@@ -52,6 +52,18 @@ def import_tensorflow(backend: str = "tensorflow") -> None:
         tf.get_logger().setLevel("ERROR")
 
 
+def ask_determinism(everywhere: bool) -> None:
+    """Has TensorFlow use deterministic kernels.
+
+    Args:
+        everywhere: whether all operations to come have one on a GPU; where they have not, an error would end them.
+    """
+    import tensorflow as tf
+
+    if everywhere or not tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.enable_op_determinism()
+
+
 def _set_environment(backend: str) -> list[str]:
     ignored = [f"{name}={os.environ.pop(name)}" for name in VARIABLES if name in os.environ]
     # These two decide over keras.json. The second would ask for flax, which nothing here needs.

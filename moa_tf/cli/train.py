@@ -16,7 +16,7 @@ from moa_tf.atomic import check_directory
 from moa_tf.cli.loading import load
 from moa_tf.cli.options import LocalPath, json_option, reference_option, validation_options
 from moa_tf.cli.output import print_lines, print_table, write_json
-from moa_tf.cli.startup import import_tensorflow
+from moa_tf.cli.startup import ask_determinism, import_tensorflow
 from moa_tf.config import Recipe, override
 from moa_tf.errors import InputError
 from moa_tf.models.base import FAMILIES, get_family
@@ -124,8 +124,6 @@ def train(
     check_root(saved_models)
     started = time.monotonic()
     import_tensorflow()
-    import tensorflow as tf
-
     from moa_tf.cli.progress import LiveReporter
     from moa_tf.data.read import read_features
     from moa_tf.training.cross_validation import Validation, cross_validate
@@ -135,8 +133,7 @@ def train(
 
     placement = make_placement(strategy, logical_devices)
     family = get_family(model)
-    if family.deterministic_on_gpu or not tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.enable_op_determinism()
+    ask_determinism(family.deterministic_on_gpu)
     with LiveReporter() as reporter:
         if strategy != "multi-worker" and os.environ.get("TF_CONFIG"):
             reporter.message(f"TF_CONFIG is set, and not used by --strategy {strategy}")

@@ -33,11 +33,12 @@ class BaselineLearner(Learner):
     Args:
         baseline: what to fit.
         config: its settings, where others than `baseline.config` are wanted.
+        writes: whether this process writes the run, see `Learner`.
     """
 
-    def __init__(self, baseline: Baseline, config: BaselineConfig | None = None) -> None:
+    def __init__(self, baseline: Baseline, config: BaselineConfig | None = None, writes: bool = True) -> None:
         self.baseline, self.config = baseline, config or baseline.config
-        self.name = baseline.name
+        self.name, self.writes = baseline.name, writes
 
     def settings(self) -> dict[str, Any]:
         return {
@@ -90,12 +91,18 @@ class BaselineLearner(Learner):
             )
         reporter.batch()
         targets = int(_can_be_fitted(dataset.targets[fold.train]).sum())
+        rare = dataset.targets.shape[1] - targets
+        if rare:
+            reporter.message(
+                f"fold {fold.name}: {rare} of {dataset.targets.shape[1]} targets have fewer than {MIN_POSITIVES} positives "
+                "to train on; baselines predict their means"
+            )
         history = {
             "chosen": {
                 **options[best],
                 "inner_log_loss": losses[best] / sum(len(part.judged) for part in inner) if inner else None,
             },
-            "fallbacks": dataset.targets.shape[1] - targets,
+            "fallbacks": rare,
         }
         if self.baseline.parameters is not None:
             history["parameters"] = self.baseline.parameters(prepared.shape[1], targets)
