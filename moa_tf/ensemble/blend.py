@@ -20,7 +20,7 @@ from moa_tf.ensemble.combination import BlendOptions, fit_combination
 from moa_tf.ensemble.opening import COMPONENTS, describe_blend
 from moa_tf.errors import InputError
 from moa_tf.training.cross_validation import Validation, describe, with_shuffled_labels
-from moa_tf.training.network_learner import has_networks
+from moa_tf.training.members import has_networks
 from moa_tf.training.run import Run
 from moa_tf.training.scoring import FIGURES, score
 

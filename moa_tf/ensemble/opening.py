@@ -16,7 +16,7 @@ from moa_tf.ensemble.combination import Combination, read_combination
 from moa_tf.ensemble.ensemble import Ensemble
 from moa_tf.errors import InputError
 from moa_tf.models.base import Explainer, Family, References, get_family, importance_columns
-from moa_tf.training.network_learner import check_networks, has_networks, load_members
+from moa_tf.training.members import check_networks, has_networks, load_members
 from moa_tf.training.run import Run
 
 COMPONENTS = "components"

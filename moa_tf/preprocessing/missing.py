@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from moa_tf.data.schema import SignatureSpec
 from moa_tf.errors import InputError
 from moa_tf.preprocessing.adapted import AdaptedLayer
 
@@ -87,3 +88,16 @@ class MedianImputation(AdaptedLayer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "max_missing": self.max_missing}
+
+
+def dropped_features(preprocessing: keras.Model, spec: SignatureSpec) -> Iterator[str]:
+    """A line for each kind of which features are not used, as too much of them is missing in the training rows."""
+    names = {"genes_filled": spec.genes, "cells_filled": spec.cells}
+    for layer in preprocessing.layers:
+        if isinstance(layer, MedianImputation) and len(layer.dropped):
+            lost = [names[layer.name][place] for place in layer.dropped]
+            shown = ", ".join(lost[:5]) + (", …" if len(lost) > 5 else "")
+            yield (
+                f"{len(lost)} of {len(names[layer.name])} {layer.name.removesuffix('_filled')} are "
+                f"not used, as over {layer.max_missing:.0%} of their training values are missing ({shown})"
+            )

@@ -14,10 +14,11 @@ from moa_tf.data.prior import PRIOR_FLOOR, prior
 from moa_tf.data.schema import Dataset
 from moa_tf.evaluation.metrics import mean_log_loss
 from moa_tf.models.tabular import SMALL_SCALING, TabularConfig, fit_preprocessing
+from moa_tf.preprocessing.missing import dropped_features
 from moa_tf.training.fold import ALL, Fold, inner_folds
 from moa_tf.training.inference import Inference
 from moa_tf.training.learner import Learner
-from moa_tf.training.network_learner import SMALL_PRODUCTS, dropped_features
+from moa_tf.training.network_learner import SMALL_PRODUCTS
 from moa_tf.training.reporter import Reporter
 
 FEATURES = TabularConfig(**SMALL_SCALING)
@@ -53,8 +54,8 @@ class BaselineLearner(Learner):
         if fold.name == ALL:
             return None, ""
         preprocessing = fit_preprocessing(dataset.signatures.take(fold.train), FEATURES, seed)
-        for line in dropped_features(preprocessing, dataset.signatures.spec, fold):
-            reporter.message(line)
+        for line in dropped_features(preprocessing, dataset.signatures.spec):
+            reporter.message(f"fold {fold.name}: {line}")
         return Inference(preprocessing)(dataset.signatures.inputs())["features"], ""
 
     def fit(
@@ -94,8 +95,8 @@ class BaselineLearner(Learner):
         rare = dataset.targets.shape[1] - targets
         if rare:
             reporter.message(
-                f"fold {fold.name}: {rare} of {dataset.targets.shape[1]} targets have fewer than {MIN_POSITIVES} positives "
-                "to train on; baselines predict their means"
+                f"fold {fold.name}: {rare} of {dataset.targets.shape[1]} targets have fewer than {MIN_POSITIVES} "
+                "positives to train on; baselines predict their means"
             )
         history = {
             "chosen": {

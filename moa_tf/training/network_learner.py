@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,30 +18,28 @@ from threadpoolctl import threadpool_limits
 
 from moa_tf.config import Recipe
 from moa_tf.data.fingerprint import fingerprint_signatures
-from moa_tf.data.schema import Dataset, Signatures, SignatureSpec
+from moa_tf.data.schema import Dataset, Signatures
 from moa_tf.errors import InputError
-from moa_tf.models.base import Family, Hyperparameters, Member, Task, families_with, get_family
+from moa_tf.models.base import Family, Hyperparameters, Task, families_with
 from moa_tf.models.integrated_gradients import fit_baseline
-from moa_tf.preprocessing import MedianImputation
+from moa_tf.preprocessing.missing import dropped_features
 from moa_tf.training.choice import Choice, choose, read_choice
 from moa_tf.training.fold import ALL, Fold, inner_folds
 from moa_tf.training.follow import Course, probabilities, repeat
 from moa_tf.training.inference import Inference
 from moa_tf.training.learner import Learner
+from moa_tf.training.members import BASELINE, NETWORK, PREPROCESSING
 from moa_tf.training.network import NetworkData, train_network
 from moa_tf.training.nonscored import FirstStage, as_task, copy_body
 from moa_tf.training.pretraining import pretrain
 from moa_tf.training.reporter import Reporter
-from moa_tf.training.run import Run, save, write_text
+from moa_tf.training.run import save, write_text
 from moa_tf.training.strategy import Placement
 
-PREPROCESSING = "preprocessing.keras"
-BASELINE = "baseline.npz"
 CHOICE = "choice.json"
 PRETRAINED = "pretrained.keras"
 STACKED = "stacked.npy"
 FIRST_STAGE = "nonscored"
-NETWORK = "network.keras"
 
 
 @dataclass(frozen=True)
@@ -152,8 +150,8 @@ class NetworkLearner(Learner):
         else:
             rows = dataset.signatures.take(fold.train)
             preprocessing = self.family.fit_preprocessing(rows, self.hyperparameters.architecture, seed)
-            for line in dropped_features(preprocessing, dataset.signatures.spec, fold):
-                reporter.message(line)
+            for line in dropped_features(preprocessing, dataset.signatures.spec):
+                reporter.message(f"{_label(fold)}: {line}")
             if self.writes:
                 save(path, preprocessing.save)
                 save(directory / BASELINE, lambda name: np.savez(name, **fit_baseline(rows)))
@@ -368,59 +366,6 @@ def _task(dataset: Dataset, data: NetworkData, seed: int) -> Task:
             for inner in inner_folds(data.fold, dataset, INNER_FOLDS, seed)
         ],
     )
-
-
-def has_networks(description: dict[str, Any]) -> bool:
-    """Whether a run holds Keras networks, by its `run.json`."""
-    plan = description["plan"]
-    return PREPROCESSING in plan["shared"] and NETWORK in plan["files"]
-
-
-def check_networks(run: Run) -> None:
-    """Refuses a run without Keras networks."""
-    description = run.description
-    if not has_networks(description):
-        raise InputError(f"{run.directory}: a run of {description['model']}, which has no Keras networks")
-
-
-def load_members(directory: Path) -> list[Member]:
-    """The trained models of a run, those of each fold, or of all rows alone.
-
-    Raises:
-        InputError: no run, a run of something else than networks, a part that is not finished, or a damaged file.
-    """
-    run = Run(directory)
-    description = run.description
-    check_networks(run)
-    get_family(description["model"])  # registers the layers that the files name
-    return [
-        Member(
-            keras.saving.load_model(fold.shared.directory / PREPROCESSING, compile=False),
-            [keras.saving.load_model(member.directory / NETWORK, compile=False) for member in fold.members],
-            # Runs of version 0.1.0 have none.
-            _load_baseline(fold.shared.directory) if BASELINE in description["plan"]["shared"] else {},
-        )
-        for fold in run.finished_models()
-        if fold.shared is not None
-    ]
-
-
-def _load_baseline(directory: Path) -> dict[str, np.ndarray]:
-    with np.load(directory / BASELINE, allow_pickle=False) as file:
-        return dict(file)
-
-
-def dropped_features(preprocessing: keras.Model, spec: SignatureSpec, fold: Fold) -> Iterator[str]:
-    """A line for each kind of which features are not used, as too much of them is missing in the training rows."""
-    names = {"genes_filled": spec.genes, "cells_filled": spec.cells}
-    for layer in preprocessing.layers:
-        if isinstance(layer, MedianImputation) and len(layer.dropped):
-            lost = [names[layer.name][place] for place in layer.dropped]
-            shown = ", ".join(lost[:5]) + (", …" if len(lost) > 5 else "")
-            yield (
-                f"fold {fold.name}: {len(lost)} of {len(names[layer.name])} {layer.name.removesuffix('_filled')} are "
-                f"not used, as over {layer.max_missing:.0%} of their training values are missing ({shown})"
-            )
 
 
 def _label(fold: Fold) -> str:

@@ -74,7 +74,7 @@ def logit(p):
 
 def formula(description, runs, signatures):
     """What the blend must give, in NumPy float64, from the components' Keras models."""
-    from moa_tf.training.network_learner import load_members
+    from moa_tf.training.members import load_members
 
     total, inputs = 0.0, signatures.inputs()
     for run, component in zip(runs, description["components"], strict=True):

@@ -102,7 +102,7 @@ def test_exported_layers_of_the_package_run_without_it(run, dataset, tmp_path):
     from moa_tf.models.base import get_family
     from moa_tf.serving.predict import load_model
     from moa_tf.serving.run_export import export_run
-    from moa_tf.training.network_learner import load_members
+    from moa_tf.training.members import load_members
 
     version = export_run(run, tmp_path / "models")
     inputs = dataset.signatures.inputs()

@@ -12,7 +12,8 @@ from moa_tf.errors import InputError
 from moa_tf.evaluation.metrics import mean_log_loss
 from moa_tf.models.base import get_family
 from moa_tf.training.cross_validation import Validation, cross_validate
-from moa_tf.training.network_learner import NetworkLearner, load_members
+from moa_tf.training.members import load_members
+from moa_tf.training.network_learner import NetworkLearner
 from moa_tf.training.run import Run
 
 

@@ -16,8 +16,9 @@ from moa_tf.training.cross_validation import Validation, cross_validate, with_sh
 from moa_tf.training.fold import make_fold
 from moa_tf.training.follow import Course
 from moa_tf.training.inference import Inference
+from moa_tf.training.members import load_members
 from moa_tf.training.network import NetworkData
-from moa_tf.training.network_learner import NetworkLearner, load_members
+from moa_tf.training.network_learner import NetworkLearner
 from moa_tf.training.nonscored import FirstStage, as_task, copy_body, join_stage
 from moa_tf.training.run import Run
 
