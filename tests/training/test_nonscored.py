@@ -107,7 +107,7 @@ def test_joined_features_by_hand():
 
 def test_no_row_is_stacked_on_a_network_that_saw_its_drug(dataset, fold, tmp_path):
     x = keras.Input((30,), name="genes")
-    preprocessing = keras.Model({"genes": x}, {"features": x})
+    preprocessing = keras.Model({"genes": x}, {"features": 1.0 * x})
     data = NetworkData(preprocessing, {"features": dataset.signatures.genes}, dataset.targets, fold)
     seen = []
 
