@@ -194,10 +194,15 @@ def _learner(name: str, rows: int, placement: Any, precision: str) -> Learner:
 def _blend(
     runs: Sequence[Path], out: Path, options: BlendOptions, dataset: Dataset, tell: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Blended anew each time, as there may be more runs than before."""
+    """Blended anew each time, as there may be more runs than before; nothing but such a blend is replaced."""
     from moa_tf.ensemble.blend import blend_runs
+    from moa_tf.ensemble.opening import COMPONENTS
+    from moa_tf.training.run import Run
 
-    shutil.rmtree(out, ignore_errors=True)
+    if out.exists():
+        if COMPONENTS not in Run(out).description:
+            raise InputError(f"{out}: is no blend, expected another --out")
+        shutil.rmtree(out)
     return blend_runs(runs, out, options, tell, dataset)
 
 

@@ -150,6 +150,16 @@ def test_what_is_finished_is_not_trained_again_and_a_new_model_joins(compared, d
     assert "settings.folds was 2, now 3; cannot resume" in err
 
 
+def test_a_folder_that_is_no_blend_is_left_alone(compared, data, call, tmp_path):
+    shutil.copytree(compared / "c", tmp_path / "c", ignore=shutil.ignore_patterns("controls", "blend"))
+    (tmp_path / "c/blend").mkdir()
+    (tmp_path / "c/blend/mine").write_text("kept")
+    code, _, err = call("compare", data, "--models", "ridge,linear", "--folds", 2, "--out", "c", "--blend")
+    assert code == 2
+    assert "error: " in err
+    assert (tmp_path / "c/blend/mine").read_text() == "kept"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
