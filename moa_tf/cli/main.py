@@ -24,6 +24,7 @@ COMMANDS = {
     "export": "Export a finished run as a SavedModel.",
     "explore": "What a table of signatures holds, as a page.",
     "explain": "Which features speak for which mechanism.",
+    "pipeline": "From a table to a model in service, by TFX.",
 }
 
 

@@ -1,0 +1,1 @@
+"""Training and prediction as pipelines: TFX, Beam, Ray."""
