@@ -1,1 +1,7 @@
 """Training and prediction as pipelines: TFX, Beam, Ray."""
+
+METADATA = "metadata.sqlite"
+"""ML Metadata, in a pipeline's directory."""
+
+LOG = "pipeline.log"
+"""What TFX and Beam write, there."""

@@ -142,12 +142,16 @@ class _Gather(beam.CombineFn):
         if not accumulator.labels:
             return {key: float("nan") for key in self.keys.values()}
         figures = multi_label_metrics(
-            np.stack(accumulator.labels), np.stack(accumulator.probabilities), np.array(accumulator.drugs, object)
+            np.stack(accumulator.labels),
+            np.stack(accumulator.probabilities),
+            np.array(accumulator.drugs, object),
         )
         return {self.keys[name]: value for name, value in figures.items()}
 
 
-def multi_label_metrics(targets: np.ndarray, probabilities: np.ndarray, drugs: np.ndarray) -> dict[str, float]:
+def multi_label_metrics(
+    targets: np.ndarray, probabilities: np.ndarray, drugs: np.ndarray
+) -> dict[str, float]:
     """The figures of `MultiLabelMetrics`.
 
     Args:

@@ -123,7 +123,6 @@ def _table_to_examples(pipeline: beam.Pipeline, exec_properties: dict[str, Any],
 
 def _config(exec_properties: dict[str, Any]) -> dict[str, Any]:
     from google.protobuf import wrappers_pb2
-
     from tfx.utils import proto_utils
 
     packed = example_gen_pb2.CustomConfig()
@@ -168,7 +167,9 @@ class _ReadPart(beam.DoFn):
                 continue
             drugs = ids if self.drugs is None else rows_at(self.drugs.drug_id, self.drugs.sig_id, ids)
             nonscored = None if self.nonscored is None else self.nonscored.at(ids)
-            yield from to_examples(chunk, np.where(chunk.control, ids, drugs), self.targets.at(ids), nonscored)
+            yield from to_examples(
+                chunk, np.where(chunk.control, ids, drugs), self.targets.at(ids), nonscored
+            )
 
 
 def _id(example: tf.train.Example) -> bytes:

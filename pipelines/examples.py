@@ -120,7 +120,9 @@ def read_examples(files: Sequence[str], panel: Panel) -> Dataset:
     parts = list(records.map(lambda batch: tf.io.parse_example(batch, features)).as_numpy_iterator())
     if not parts:
         raise ValueError(f"no example in {', '.join(files) or 'no file'}, expected at least one")
-    values: dict[str, np.ndarray] = {name: np.concatenate([part[name] for part in parts]) for name in features}
+    values: dict[str, np.ndarray] = {
+        name: np.concatenate([part[name] for part in parts]) for name in features
+    }
     del parts
     order = np.argsort(values[ID])
     values = {name: column[order] for name, column in values.items()}

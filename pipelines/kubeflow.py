@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import tfx.v1 as tfx
 from google.protobuf import json_format
 
 from moa_tf.atomic import replacing
@@ -35,7 +34,9 @@ def compile_pipeline(settings: Settings, image: str, out: Path) -> dict[str, Any
             KubeflowV2DagRunnerConfig,
         )
     except ImportError as error:
-        raise InputError(f"pipeline compile: {error}; expected kfp-pipeline-spec of the extra [tfx]") from None
+        raise InputError(
+            f"pipeline compile: {error}; expected kfp-pipeline-spec of the extra [tfx]"
+        ) from None
     with replacing(out) as temporary:
         runner = KubeflowV2DagRunner(
             KubeflowV2DagRunnerConfig(default_image=image),
@@ -59,7 +60,3 @@ def check(compiled: dict[str, Any], schema: Any) -> None:
     """
     json_format.ParseDict(compiled, schema.PipelineJob())
     json_format.ParseDict(compiled["pipelineSpec"], schema.PipelineSpec())
-
-
-LATEST = tfx.dsl.experimental.LatestArtifactStrategy
-"""How Kubeflow finds the statistics that were accepted last: it knows no strategy but TFX's own."""

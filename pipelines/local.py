@@ -9,20 +9,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import absl.logging
-import tfx.v1 as tfx
 from ml_metadata.proto import metadata_store_pb2
+from tfx.orchestration import metadata
+from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 
+from pipelines import LOG, METADATA
 from pipelines.pipeline import Settings, make_pipeline
-
-METADATA = "metadata.sqlite"
-LOG = "pipeline.log"
 
 _EVENT = re.compile(r"Component (\S+) is (running|finished)\.")
 
 
 def connection(root: Path) -> metadata_store_pb2.ConnectionConfig:
     """ML Metadata of the pipelines below `root`."""
-    return tfx.orchestration.metadata.sqlite_metadata_connection_config(str(root / METADATA))
+    return metadata.sqlite_metadata_connection_config(str(root / METADATA))
 
 
 def run(settings: Settings, root: Path, tell: Callable[[str], None]) -> dict[str, float]:
@@ -40,16 +39,17 @@ def run(settings: Settings, root: Path, tell: Callable[[str], None]) -> dict[str
         Exception: what the component raised that failed.
     """
     progress = _Progress(tell)
-    logger = absl.logging.get_absl_logger()
+    # Beam, and TFX's threads, write to the root's.
+    logger, base = absl.logging.get_absl_logger(), logging.getLogger()
     file = logging.FileHandler(root / LOG)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    others, level, spread = list(logger.handlers), logger.level, logger.propagate
-    logger.handlers, logger.propagate = [file, progress], False
+    others, level, spread, above = logger.handlers, logger.level, logger.propagate, base.handlers
+    logger.handlers, logger.propagate, base.handlers = [file, progress], False, [file]
     absl.logging.set_verbosity(absl.logging.INFO)
     try:
-        tfx.orchestration.LocalDagRunner().run(make_pipeline(settings, connection(root)))
+        LocalDagRunner().run(make_pipeline(settings, connection(root)))
     finally:
-        logger.handlers, logger.propagate = others, spread
+        logger.handlers, logger.propagate, base.handlers = others, spread, above
         logger.setLevel(level)
         file.close()
     return progress.seconds

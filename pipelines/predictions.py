@@ -5,14 +5,16 @@ import os
 from pathlib import Path
 
 import numpy as np
-import tfx.v1 as tfx
+from tfx.dsl.component.experimental.annotations import InputArtifact, Parameter
+from tfx.dsl.component.experimental.decorators import component
 from tfx.dsl.io import fileio
 from tfx.types.standard_artifacts import InferenceResult
-from tfx.v1.dsl.components import InputArtifact, Parameter
 
 
-@tfx.dsl.components.component
-def Predictions(results: InputArtifact[InferenceResult], targets: Parameter[str], out: Parameter[str]) -> None:
+@component
+def Predictions(
+    results: InputArtifact[InferenceResult], targets: Parameter[str], out: Parameter[str]
+) -> None:
     """Writes the table `out`, in the order of `sig_id`, as parts of a bulk inference have none.
 
     Args:
@@ -33,7 +35,10 @@ def Predictions(results: InputArtifact[InferenceResult], targets: Parameter[str]
     for record in tf.data.TFRecordDataset(files, "GZIP").as_numpy_iterator():
         log = prediction_log_pb2.PredictionLog.FromString(record).predict_log
         examples = tf.make_ndarray(log.request.inputs["examples"]).reshape(-1)
-        ids += [tf.train.Example.FromString(each).features.feature["sig_id"].bytes_list.value[0] for each in examples]
+        ids += [
+            tf.train.Example.FromString(each).features.feature["sig_id"].bytes_list.value[0]
+            for each in examples
+        ]
         rows.append(tf.make_ndarray(log.response.outputs["probabilities"]).reshape(len(examples), -1))
     order = np.argsort(ids)
     names = np.array([each.decode() for each in ids], object)[order]

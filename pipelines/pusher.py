@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from tfx import types
-from tfx.components.pusher import executor
+from tfx.components.pusher import component, executor
+from tfx.dsl.components.base.executor_spec import ExecutorClassSpec
 from tfx.proto import pusher_pb2
 from tfx.types import artifact_utils
 from tfx.types import standard_component_specs as standard
@@ -16,7 +17,7 @@ from moa_tf.atomic import sync_tree, temporary_directory
 from moa_tf.serving.versions import load_metadata, publish, versions
 
 
-class Executor(executor.Executor):
+class VersionExecutor(executor.Executor):
     """TFX's own copies file by file, so that a killed one leaves a part of a model under its final name."""
 
     def Do(
@@ -34,6 +35,12 @@ class Executor(executor.Executor):
         proto_utils.json_to_proto(exec_properties[standard.PUSH_DESTINATION_KEY], destination)
         root = Path(destination.filesystem.base_directory)
         self._MarkPushed(pushed, pushed_destination=str(_push(self.GetModelPath(input_dict), root)))
+
+
+class VersionPusher(component.Pusher):
+    """The component of `VersionExecutor`."""
+
+    EXECUTOR_SPEC = ExecutorClassSpec(VersionExecutor)
 
 
 def _push(model: str, root: Path) -> Path:

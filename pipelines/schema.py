@@ -43,7 +43,9 @@ def make_schema(dataset: Dataset) -> schema_pb2.Schema:
         if words is None:
             _set_range(feature, values, panel.spec.missing and name in ("genes", "cells"))
         elif name != "cp_cell":  # A model has a place for cell lines that it has never seen.
-            feature.string_domain.value.extend(words if name == "cp_type" else sorted({*words, *[""] * _blank(values)}))
+            feature.string_domain.value.extend(
+                words if name == "cp_type" else sorted({*words, *[""] * _blank(values)})
+            )
     for name in (ID, DRUG):
         _add(schema, name, (), True)
     for name, names in ((TARGETS, panel.targets), (NONSCORED, panel.nonscored)):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import ml_metadata as mlmd
 import tensorflow_model_analysis as tfma
@@ -15,9 +17,11 @@ from ml_metadata.proto import metadata_store_pb2 as proto
 
 from moa_tf.atomic import replacing
 from moa_tf.errors import InputError
-from moa_tf.evaluation.page import Html, Section, details, listing, page, paragraph, table
-from pipelines.evaluation import AUROC, CANDIDATE, LOG_LOSS, PRECISION, RATIO
-from pipelines.local import METADATA, connection
+from moa_tf.evaluation.page import Html, Section, details, escape, listing, page, paragraph, table
+from pipelines import METADATA
+from pipelines.evaluation import AUROC, CANDIDATE, FREQUENCIES, LOG_LOSS, PRECISION, RATIO
+from pipelines.gate import describe
+from pipelines.local import connection
 
 STATES = {
     proto.Execution.COMPLETE: "done",
@@ -82,8 +86,8 @@ class PipelineRun:
         return "not finished"
 
 
-def read_runs(root: Path, last: int = 10) -> list[PipelineRun]:
-    """The last runs, the latest first.
+def read_runs(root: Path, last: int | None = 10) -> list[PipelineRun]:
+    """The last runs, or all, the latest first.
 
     Raises:
         InputError: no pipeline has run in `root`.
@@ -109,13 +113,16 @@ def _read_run(store: mlmd.MetadataStore, context: proto.Context, kinds: dict[int
         for key, artifact in outputs.get(execution.id, []):
             component.artifacts.append((key, kinds[artifact.type_id], artifact.uri))
             _note(run, name, key, artifact)
-        if state == "failed":
-            run.reasons += _message(execution).splitlines()
         run.components.append(component)
+    refused = {each.name for each in run.components if each.state == "failed" and each.name.endswith("Gate")}
+    found = {"Gate": ("ExampleValidator", "DriftValidator"), "PredictGate": ("SkewValidator",)}
+    for gate in sorted(refused):
+        made = (each for each in run.components if each.name in found[gate])
+        run.reasons += describe(uri for each in made for _, _, uri in each.artifacts)
     if run.evaluation and run.blessed is not None:
         run.figures = read_figures(run.evaluation)
         if not run.blessed:
-            run.reasons += read_refusal(run.evaluation)
+            run.reasons += read_refusal(run.evaluation, run.figures)
     return run
 
 
@@ -159,14 +166,6 @@ def _note(run: PipelineRun, name: str, key: str, artifact: proto.Artifact) -> No
         run.pushed = custom["pushed_destination"].string_value
 
 
-def _message(execution: proto.Execution) -> str:
-    """What a failed component raised, as far as ML Metadata has it."""
-    for value in execution.custom_properties.values():
-        if value.WhichOneof("value") == "string_value" and "error" in value.string_value.lower():
-            return value.string_value.strip().rpartition("\n")[2]
-    return ""
-
-
 def _time(milliseconds: int) -> datetime:
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
@@ -190,7 +189,13 @@ def read_slices(evaluation: str) -> list[tuple[str, dict[str, float]]]:
 
 
 def _word(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else f"{value:g}" if isinstance(value, float) else str(value)
+    return (
+        value.decode()
+        if isinstance(value, bytes)
+        else f"{value:g}"
+        if isinstance(value, float)
+        else str(value)
+    )
 
 
 def _metrics(evaluation: str) -> list[tuple[tuple, dict[str, float]]]:
@@ -203,40 +208,38 @@ def _metrics(evaluation: str) -> list[tuple[tuple, dict[str, float]]]:
     ]
 
 
-def read_refusal(evaluation: str) -> list[str]:
-    """Why a model was not blessed: a line for each threshold that it missed."""
+def read_refusal(evaluation: str, figures: dict[str, float]) -> list[str]:
+    """Why a model with these figures was not blessed: a line for each threshold that it missed."""
     result = tfma.load_validation_result(evaluation)
     lines = []
     for failures in result.metric_validations_per_slice:
         for failure in failures.failures:
-            lines.append(_explain(failure))
+            lines.append(_explain(failure, figures))
     if result.missing_slices:
         lines.append("slices without a row: expected some")
     return lines
 
 
-def _explain(failure: Any) -> str:
-    name = failure.metric_key.name
+def _explain(failure: Any, figures: dict[str, float]) -> str:
+    name, threshold = failure.metric_key.name, failure.metric_threshold
     value = failure.metric_value.double_value.value
-    threshold = failure.metric_threshold
-    if threshold.HasField("change_threshold"):
-        allowed = threshold.change_threshold.relative.value
-        return f"{name}: {value:+.5f} against the model that was blessed last, expected at most {allowed:+.1%} of it"
-    return f"{name}: {value:.4f}, expected below {threshold.value_threshold.upper_bound.value:g}"
-
-
-def print_lines(run: PipelineRun) -> list[list[Any]]:
-    """A row for each component: name, state, seconds, what it made."""
-    return [
-        [each.name, each.state, each.seconds, "; ".join(uri for _, _, uri in each.artifacts)]
-        for each in run.components
-    ]
+    words = name.replace("_", " ")
+    if not threshold.HasField("change_threshold"):
+        return f"{words} {value:.4f}, expected below {threshold.value_threshold.upper_bound.value:g}"
+    before = figures[name] - value
+    allowed = threshold.change_threshold.relative.value
+    return (
+        f"{words} {figures[name]:.4f}, {value / before:.1%} above the {before:.4f} of the model that was blessed last, "
+        f"expected at most {allowed:.1%}"
+    )
 
 
 def write_page(runs: list[PipelineRun], root: Path, out: Path) -> None:
     """Writes the runs as one HTML page."""
     sections = [
-        Section(f"run-{number}", f"{run.started:%Y-%m-%d %H:%M:%S} UTC: {run.outcome}", tuple(_parts(run, out)))
+        Section(
+            f"run-{number}", f"{run.started:%Y-%m-%d %H:%M:%S} UTC: {run.outcome}", tuple(_parts(run, out))
+        )
         for number, run in enumerate(runs)
     ]
     lead = [paragraph(f"The last {len(runs)} runs of the pipeline in {root}, the latest first.")]
@@ -251,7 +254,10 @@ def _parts(run: PipelineRun, out: Path) -> Iterable[Html]:
     yield table(
         "Components",
         ["component", "state", "seconds"],
-        [[each.name, each.state, each.seconds] for each in run.components],
+        [
+            [each.name, each.state, None if each.seconds is None else f"{each.seconds:.1f}"]
+            for each in run.components
+        ],
     )
     if run.figures:
         columns = [LOG_LOSS, RATIO, AUROC, PRECISION]
@@ -260,16 +266,22 @@ def _parts(run: PipelineRun, out: Path) -> Iterable[Html]:
             for name, figures in read_slices(run.evaluation)
         ]
         yield table("The candidate on the split eval", ["rows", "signatures", *columns], rows)
+        columns = [LOG_LOSS, AUROC, PRECISION]
+        rows = [[third, *(run.figures.get(f"{name}_{third}") for name in columns)] for third in FREQUENCIES]
+        yield table("By how frequent the mechanisms are", ["third of them", *columns], rows)
     if run.statistics:
         yield details("Statistics of the table", *_statistics(run.statistics))
-    yield details(
-        "Artifacts",
-        table(
-            "Artifacts",
-            ["component", "output", "type", "path"],
-            [[each.name, *artifact] for each in run.components for artifact in each.artifacts],
-        ),
-    )
+    yield details("Artifacts", _artifacts(run, out))
+
+
+def _artifacts(run: PipelineRun, page_file: Path) -> Html:
+    items = []
+    for component in run.components:
+        for key, kind, uri in component.artifacts:
+            place = os.path.relpath(uri, page_file.absolute().parent)
+            link = f'<a href="{quote(place)}">{escape(place)}</a>'
+            items.append(f"<li>{escape(f'{component.name}, {key} ({kind})')}: {link}</li>")
+    return Html(f"<ul>{''.join(items)}</ul>")
 
 
 def _statistics(uri: str) -> Iterable[Html]:
@@ -285,7 +297,9 @@ def _statistics(uri: str) -> Iterable[Html]:
         for feature in loaded.features:
             name = ".".join(feature.path.step)
             if feature.type == stats.FeatureNameStatistics.STRING:
-                top = ", ".join(f"{each.value} {each.frequency:g}" for each in feature.string_stats.top_values[:3])
+                top = ", ".join(
+                    f"{each.value} {each.frequency:g}" for each in feature.string_stats.top_values[:3]
+                )
                 rows.append([name, "words", feature.string_stats.unique, None, None, None, None, top])
             else:
                 each = feature.num_stats

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import re
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -79,14 +79,17 @@ def _training_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @pipeline.command()
 @_training_options
+@click.option("--root", type=LocalPath(), help="The pipeline's directory. [default: pipeline_runs/NAME]")
 @click.option(
-    "--root", type=LocalPath(), help="The pipeline's directory. [default: pipeline_runs/NAME]"
-)
-@click.option(
-    "--export", "destination", type=LocalPath(exported=True), help="Push to here. [default: saved_models/NAME]"
+    "--export",
+    "destination",
+    type=LocalPath(exported=True),
+    help="Push to here. [default: saved_models/NAME]",
 )
 @click.option("--schema", type=LocalPath(), help="A schema of your own. [default: schema.pbtxt in the root]")
-@click.option("--predict", "features", type=LocalPath(), help="Also predict this table, with the blessed model.")
+@click.option(
+    "--predict", "features", type=LocalPath(), help="Also predict this table, with the blessed model."
+)
 @json_option
 def run(
     data: Path,
@@ -125,7 +128,7 @@ def run(
     started = time.monotonic()
     _require_tfx()
     _import_tfx()
-    from pipelines import local
+    from pipelines import METADATA, local
     from pipelines.pipeline import has_docker
     from pipelines.schema import write_schema
     from pipelines.status import read_runs
@@ -144,6 +147,9 @@ def run(
     settings = _with(settings, schema=_keep_schema(schema or root / "schema.pbtxt", root), infra=has_docker())
     if not settings.infra:
         tell("InfraValidator: left out, as no Docker engine answers here")
+    if (root / METADATA).exists():
+        pushed = {each.pushed for each in read_runs(root, None)} - {""}
+        settings = _with(settings, gone=tuple(sorted(path for path in pushed if not Path(path).is_dir())))
     if features is not None:
         settings = _with_prediction(settings, features.absolute(), root, dataset, tell)
     seconds = _run(local, settings, root, tell)
@@ -169,7 +175,7 @@ def status(root: Path, last: int, html: Path | None, json_file: Path | None) -> 
       moa-tf pipeline status pipeline_runs/mlp
     """
     _require_tfx()
-    from pipelines.local import METADATA
+    from pipelines import METADATA
 
     if not (root / METADATA).is_file():
         raise InputError(f"{root}: no {METADATA}, expected the directory of a pipeline that has run")
@@ -208,7 +214,9 @@ def status(root: Path, last: int, html: Path | None, json_file: Path | None) -> 
     metavar="DIR",
     help="Directory as the containers see it, as /gcs/BUCKET/moa: with data/, schema.pbtxt, and what is made.",
 )
-@click.option("--pipeline-root", metavar="URI", help="Where artifacts go. [default: artifacts in that directory]")
+@click.option(
+    "--pipeline-root", metavar="URI", help="Where artifacts go. [default: artifacts in that directory]"
+)
 @click.option("--image", required=True, help="Container image with moa-tf[tfx].")
 @json_option
 def compile_(
@@ -239,7 +247,7 @@ def compile_(
         raise InputError(f"{out}: expected a name that ends in .json")
     _require_tfx()
     _import_tfx()
-    from pipelines.kubeflow import LATEST, compile_pipeline
+    from pipelines.kubeflow import compile_pipeline
     from pipelines.schema import write_schema
 
     dataset = load(data, training["seed"], missing, _tell)
@@ -247,7 +255,7 @@ def compile_(
     settings = _settings(
         dataset, name, root, root / "data", root / "saved_models" / name, worse, beam, root / "runs", training
     )
-    settings = _with(settings, accepted=LATEST, schema=root / "schema.pbtxt")
+    settings = _with(settings, plain=True, schema=root / "schema.pbtxt")
     if pipeline_root is not None:
         settings = _with(settings, root=pipeline_root)
     compiled = compile_pipeline(settings, image, out)
@@ -262,7 +270,9 @@ def compile_(
 def _require_tfx() -> None:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        raise InputError(f"moa-tf pipeline needs {', '.join(missing)}: {INSTALL} (in an environment of its own)")
+        raise InputError(
+            f"moa-tf pipeline needs {', '.join(missing)}: {INSTALL} (in an environment of its own)"
+        )
 
 
 def _import_tfx() -> None:
@@ -273,7 +283,7 @@ def _import_tfx() -> None:
     """
     import_tensorflow()
     try:
-        import tfx.v1  # noqa: F401, I001
+        import tfx.components  # noqa: F401
         from tensorflow_data_validation.pywrap import tensorflow_data_validation_extension  # noqa: F401
         from tfx_bsl.cc import tfx_bsl_extension  # noqa: F401
     except ImportError as error:
@@ -291,8 +301,6 @@ def _tell(line: str) -> None:
 
 
 def _with(settings: Settings, **changes: Any) -> Settings:
-    import dataclasses
-
     return dataclasses.replace(settings, **changes)
 
 
@@ -318,7 +326,9 @@ def _settings(
     given = {"epochs": training["epochs"], "batch_size": training["batch_size"]}
     assignments = [f"{key}={value}" for key, value in given.items() if value is not None]
     assignments += training["assignments"]
-    override(family.presets[preset or family.choose_preset(len(dataset))], assignments)  # Wrong ones are found now.
+    override(
+        family.presets[preset or family.choose_preset(len(dataset))], assignments
+    )  # Wrong ones are found now.
     odd = [flag for flag in beam if "=" not in flag]
     if odd:
         raise InputError(f"--beam {odd[0]}: expected KEY=VALUE")
@@ -336,7 +346,7 @@ def _settings(
         name,
         str(root / "artifacts"),
         data,
-        Panel.of(dataset),
+        dataclasses.replace(Panel.of(dataset), source=str(data)),
         dataset.fingerprint,
         Path(),
         trainer,
@@ -414,7 +424,8 @@ def _report(result: Any) -> None:
 
 
 def _artifacts(component: Any) -> str:
-    return "; ".join(f"{kind} {Path(uri).parent.parent.name}/…/{Path(uri).name}" for _, kind, uri in component.artifacts)
+    places = [(kind, Path(uri)) for _, kind, uri in component.artifacts]
+    return "; ".join(f"{kind} {place.parent.parent.name}/…/{place.name}" for kind, place in places)
 
 
 def _figures(result: Any) -> dict[str, Any]:
