@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from moa_tf.errors import InputError
 
@@ -84,46 +84,75 @@ def _mirrored(logical_devices: int | None) -> tf.distribute.Strategy:
 
 
 def _multi_worker() -> Placement:
-    chief = is_chief(os.environ.get("TF_CONFIG", ""))
+    task = read_tf_config(os.environ.get("TF_CONFIG", ""))
+    # TensorFlow ends in a segmentation fault at a kind of task of which there is none, and does without no type.
+    os.environ["TF_CONFIG"] = task.to_json()
     import tensorflow as tf
 
-    return Placement("multi-worker", tf.distribute.MultiWorkerMirroredStrategy(), chief)
+    return Placement("multi-worker", tf.distribute.MultiWorkerMirroredStrategy(), task.chief)
 
 
-def is_chief(tf_config: str) -> bool:
-    """Whether this process writes the run, by TF_CONFIG: the task `chief`, or worker 0 where there is none.
+@dataclass(frozen=True)
+class Task:
+    """One process of several that train together.
+
+    Attributes:
+        cluster: addresses by kind of task, `chief` (one at most) and `worker`.
+        kind: of this task.
+        index: of this task among its kind.
+    """
+
+    cluster: dict[str, list[str]]
+    kind: str
+    index: int
+
+    @property
+    def chief(self) -> bool:
+        """Whether this process writes the run: the task `chief`, or worker 0 where there is none."""
+        return self.kind == "chief" if "chief" in self.cluster else self.index == 0
+
+    def to_json(self) -> str:
+        """As TF_CONFIG has it."""
+        return json.dumps({"cluster": self.cluster, "task": {"type": self.kind, "index": self.index}})
+
+
+def read_tf_config(text: str) -> Task:
+    """Which process this is, by TF_CONFIG as Vertex AI, Kubeflow's TFJob and Ray set it, or a user.
 
     Args:
-        tf_config: JSON, {"cluster": {"chief": [address], "worker": [address, …]}, "task": {"type": …, "index": …}}.
+        text: JSON, {"cluster": {"chief": [address], "worker": [address, …]}, "task": {"type": …, "index": …}}; what
+            else is there (Vertex AI's `job`, `environment`) says nothing about training.
 
     Raises:
         InputError: it names no cluster or no task of it, or a task that takes no part in training.
     """
     try:
-        config = json.loads(tf_config)
-        cluster: dict[str, Any] = {kind: list(addresses) for kind, addresses in config["cluster"].items()}
+        config = json.loads(text)
+        cluster: dict[str, list[str]] = {
+            kind: addresses for kind, addresses in config["cluster"].items() if addresses
+        }
         kind, index = config["task"].get("type", "worker"), int(config["task"]["index"])
-        sizes = {kind: len(addresses) for kind, addresses in cluster.items()}
-        if not sizes.get("worker") and not sizes.get("chief"):
+        if not all(isinstance(addresses, list) for addresses in cluster.values()):
+            raise TypeError("addresses")
+        if not {"chief", "worker"} & cluster.keys():
             raise KeyError("worker")
     except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(
             "--strategy multi-worker: the environment variable TF_CONFIG must name the cluster and this task, as in "
             '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
         ) from None
-    strange = sorted({kind, *(name for name, size in sizes.items() if size)} - {"chief", "worker"})
+    strange = sorted({kind, *cluster} - {"chief", "worker"})
     if strange:
         raise InputError(
             f"TF_CONFIG: {' and '.join(strange)}: expected tasks of type chief and worker alone, as all of them train "
             "the same model and the chief judges it"
         )
-    if sizes.get("chief", 0) > 1:
-        raise InputError(f"TF_CONFIG: {sizes['chief']} chiefs, expected one at most")
-    if not 0 <= index < sizes.get(kind, 0):
-        raise InputError(
-            f"TF_CONFIG: task {kind} {index} is not one of the cluster's {sizes.get(kind, 0)} {kind}s"
-        )
-    return kind == "chief" if sizes.get("chief") else index == 0
+    chiefs, same = len(cluster.get("chief", [])), len(cluster.get(kind, []))
+    if chiefs > 1:
+        raise InputError(f"TF_CONFIG: {chiefs} chiefs, expected one at most")
+    if not 0 <= index < same:
+        raise InputError(f"TF_CONFIG: task {kind} {index} is not one of the cluster's {same} {kind}s")
+    return Task(cluster, kind, index)
 
 
 def _tpu() -> tf.distribute.Strategy:

@@ -87,15 +87,27 @@ def free_port():
         return s.getsockname()[1]
 
 
-@pytest.mark.slow
-def test_two_workers_through_tf_config(tmp_path):
-    alone, out = train(tmp_path, "none", "-")
-    assert alone.wait(300) == 0
-    workers = [f"localhost:{free_port()}" for _ in range(2)]
+def train_two(directory, kinds, more=None):
+    """Trains in two processes of those kinds; gives the chief's weights."""
+    directory.mkdir()
+    tasks = [{"type": kind, "index": kinds[:position].count(kind)} for position, kind in enumerate(kinds)]
+    cluster = {kind: [f"localhost:{free_port()}" for _ in range(kinds.count(kind))] for kind in kinds}
     processes = []
-    for index in range(2):
-        config = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
-        processes.append(train(tmp_path, "multi-worker", "-", {"TF_CONFIG": json.dumps(config)}))
+    for task in tasks:
+        config = {"cluster": cluster | (more or {}), "task": task, "environment": "cloud", "job": "{}"}
+        processes.append(train(directory, "multi-worker", "-", {"TF_CONFIG": json.dumps(config)}))
     for process, _ in processes:
         assert process.wait(300) == 0
-    assert_same(weights(out), weights(processes[0][1]))
+    return weights(processes[0][1])
+
+
+@pytest.mark.slow
+def test_two_processes_through_tf_config(tmp_path):
+    alone, out = train(tmp_path, "none", "-")
+    assert alone.wait(300) == 0
+    workers = train_two(tmp_path / "workers", ["worker", "worker"])
+    assert_same(weights(out), workers)
+    # As Vertex AI and Kubeflow name them: the chief takes worker 0's part.
+    chief = train_two(tmp_path / "chief", ["chief", "worker"], more={"ps": []})
+    for expected, actual in zip(workers, chief, strict=True):
+        np.testing.assert_array_equal(expected, actual)

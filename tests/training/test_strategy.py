@@ -3,7 +3,7 @@ import json
 import pytest
 
 from moa_tf.errors import InputError
-from moa_tf.training.strategy import is_chief, make_placement
+from moa_tf.training.strategy import make_placement, read_tf_config
 
 
 def test_none_has_one_replica():
@@ -11,7 +11,16 @@ def test_none_has_one_replica():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", '{"cluster": {}}', '{"cluster": {"worker": ["a:1"]}, "task": {"index": 3}}']
+    "text",
+    [
+        "",
+        "{",
+        '{"cluster": {}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"index": 3}}',
+        # Kubeflow's TFJob with `enableDynamicWorker`: for parameter servers.
+        '{"sparseCluster": {"worker": {"1": "a:1"}, "ps": ["b:1"]}, "task": {"type": "worker", "index": 1}}',
+        '{"cluster": {"worker": {"1": "a:1"}}, "task": {"type": "worker", "index": 1}}',
+    ],
 )
 def test_multi_worker_says_what_is_wrong_with_tf_config(monkeypatch, text):
     monkeypatch.setenv("TF_CONFIG", text)
@@ -47,7 +56,51 @@ def tf_config(cluster, kind, index):
     ],
 )
 def test_one_task_of_a_cluster_is_the_chief(cluster, kind, index, chief):
-    assert is_chief(tf_config(cluster, kind, index)) is chief
+    assert read_tf_config(tf_config(cluster, kind, index)).chief is chief
+
+
+VERTEX = {
+    "cluster": {
+        "chief": ["cmle-training-workerpool0-ab-0:2222"],
+        "worker": ["cmle-training-workerpool1-ab-0:2222", "cmle-training-workerpool1-ab-1:2222"],
+    },
+    "environment": "cloud",
+    "job": '{"python_module": "", "package_uris": [], "job_args": []}',
+    "task": {"type": "worker", "index": 1, "trial": "1", "cloud": "ab"},
+}
+KUBEFLOW = {
+    "cluster": {
+        "chief": ["moa-chief-0.default.svc:2222"],
+        "ps": [],
+        "worker": ["moa-worker-0.default.svc:2222"],
+    },
+    "task": {"type": "chief", "index": 0},
+    "environment": "cloud",
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "chief", "kinds"),
+    [
+        (VERTEX, False, ["chief", "worker"]),
+        (
+            VERTEX | {"cluster": {"chief": ["127.0.0.1:2222"]}, "task": {"type": "chief", "index": 0}},
+            True,
+            ["chief"],
+        ),
+        (VERTEX | {"task": {"type": "chief", "index": "0"}}, True, ["chief", "worker"]),
+        (KUBEFLOW, True, ["chief", "worker"]),
+        ({"cluster": {"worker": ["a:1", "b:1"], "chief": []}, "task": {"index": 0}}, True, ["worker"]),
+    ],
+)
+def test_tf_config_as_engines_set_it(config, chief, kinds):
+    task = read_tf_config(json.dumps(config))
+    assert task.chief is chief
+    # TensorFlow, which crashes at an empty kind and at a task without a type, is told neither.
+    clean = json.loads(task.to_json())
+    assert list(clean["cluster"]) == kinds
+    assert clean["task"] == {"type": task.kind, "index": task.index}
+    assert read_tf_config(task.to_json()) == task
 
 
 @pytest.mark.parametrize(
@@ -62,6 +115,8 @@ def test_one_task_of_a_cluster_is_the_chief(cluster, kind, index, chief):
         ({"worker": ["a:1"], "ps": ["b:1"]}, "worker", 0, "TF_CONFIG: ps: expected"),
         ({"worker": ["a:1"], "evaluator": ["b:1"]}, "evaluator", 0, "TF_CONFIG: evaluator: expected"),
         ({"worker": ["a:1"]}, "evaluator", 0, "TF_CONFIG: evaluator: expected"),
+        (VERTEX["cluster"], "evaluator", 0, "TF_CONFIG: evaluator: expected"),
+        ({"master": ["a:1"], "worker": ["b:1"]}, "master", 0, "TF_CONFIG: master: expected"),
         ({"worker": ["a:1"]}, "worker", 1, "task worker 1 is not one of the cluster's 1 workers"),
         ({"worker": ["a:1"]}, "chief", 0, "task chief 0 is not one of the cluster's 0 chiefs"),
         ({"chief": ["a:1", "b:1"], "worker": ["c:1"]}, "chief", 1, "2 chiefs, expected one at most"),
@@ -69,5 +124,5 @@ def test_one_task_of_a_cluster_is_the_chief(cluster, kind, index, chief):
 )
 def test_tasks_that_take_no_part_are_refused(cluster, kind, index, message):
     with pytest.raises(InputError, match=message) as error:
-        is_chief(tf_config(cluster, kind, index))
+        read_tf_config(tf_config(cluster, kind, index))
     assert "\n" not in str(error.value)
