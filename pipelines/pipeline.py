@@ -144,7 +144,8 @@ def make_pipeline(settings: Settings, metadata: Any = None) -> Pipeline:
         components=nodes,
         metadata_connection_config=metadata,
         enable_cache=True,
-        beam_pipeline_args=list(settings.beam),
+        # Workers of their own import TFX before TFDV, as this process does.
+        beam_pipeline_args=["--beam_plugins=tfx", *settings.beam],
     )
 
 
