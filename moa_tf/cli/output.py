@@ -91,6 +91,37 @@ def row_progress(what: str) -> Iterator[Callable[[int], None]]:
         yield lambda rows: progress.advance(task, rows)
 
 
+@contextmanager
+def part_progress(what: str) -> Iterator[Callable[[int, int, int], None]]:
+    """Shows on stderr how many parts are done; gives the function that takes them, all parts, and signatures done.
+
+    Where stderr is no terminal, it is a line for each tenth of the parts.
+    """
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    text = TextColumn(
+        "{task.description}: {task.completed:,} of {task.total:,} parts, {task.fields[signatures]:,} signatures",
+        markup=False,
+    )
+    console, tenth = progress_console(), None
+    live = console.is_terminal
+    columns = (BarColumn(), text, TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not live) as progress:
+        task = progress.add_task(what, total=0, signatures=0)
+
+        def show(done: int, parts: int, signatures: int) -> None:
+            nonlocal tenth
+            progress.update(task, completed=done, total=parts, signatures=signatures)
+            # What was there before this call is said by the call.
+            before, tenth = tenth, done * 10 // parts
+            if not live and before is not None and before < tenth:
+                print(
+                    f"{what}: {done} of {parts} parts, {signatures:,} signatures", file=sys.stderr, flush=True
+                )
+
+        yield show
+
+
 def progress_console() -> Console:
     """Where progress is shown: stderr, without markup."""
     from rich.console import Console

@@ -392,19 +392,12 @@ def _with_prediction(
 
 
 def _run(local: Any, settings: Settings, root: Path, tell: Callable[[str], None]) -> dict[str, float]:
+    from pipelines import find_input_error
+
     try:
         return local.run(settings, root, tell)
     except Exception as error:
-        # Beam wraps what its functions raise, and keeps the words of it.
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, InputError):
-                raise InputError(str(cause)) from None
-            cause = cause.__cause__ or cause.__context__
-        found = re.search(r"InputError: (.*?)(?: \[while running|$)", str(error), re.DOTALL)
-        if found:
-            raise InputError(found.group(1)) from None
-        raise
+        raise find_input_error(error) or error from None
 
 
 def _report(result: Any) -> None:

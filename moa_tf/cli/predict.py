@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
 from moa_tf.cli.options import LocalPath, json_option
-from moa_tf.cli.output import print_table, row_progress, write_json
+from moa_tf.cli.output import part_progress, print_table, row_progress, write_json
 from moa_tf.cli.startup import import_tensorflow
+from moa_tf.errors import InputError
 
 
 @click.command()
@@ -20,9 +23,32 @@ from moa_tf.cli.startup import import_tensorflow
     type=click.IntRange(min=1),
     help="Signatures computed at once; memory grows with it. [default: by the model's widest layer]",
 )
+@click.option(
+    "--runner",
+    type=click.Choice(["direct", "dask", "flink", "spark", "dataflow"]),
+    help="Predict the parts of FEATURES side by side, by Apache Beam on this engine; needs moa-tf[beam].",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="With direct, and dask without a cluster: processes on this machine. [default: one a core]",
+)
+@click.option(
+    "--beam",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="With --runner: an option of Beam's, such as dask_client_address=HOST:PORT or flink_master=HOST:PORT.",
+)
 @json_option
 def predict(
-    saved_model: Path, features: Path, out: Path, batch_size: int | None, json_file: Path | None
+    saved_model: Path,
+    features: Path,
+    out: Path,
+    batch_size: int | None,
+    runner: str | None,
+    workers: int | None,
+    beam: tuple[str, ...],
+    json_file: Path | None,
 ) -> None:
     """Writes the probability of every mechanism of action for every signature of a table.
 
@@ -32,12 +58,36 @@ def predict(
     column per target, as sample_submission has. An OUT that exists is replaced, but only once the new one is
     complete.
 
+    With --runner FEATURES is a directory .parquet of many files, and OUT becomes one, with a file for each.
+    A call that was ended, by whatever, goes on when it is repeated: finished parts stay. Model, FEATURES and
+    OUT must lie where every worker finds them by the same path.
+
     \b
-    Example:
+    Examples:
       moa-tf predict saved_models/mlp test_features.csv predictions.csv
+      moa-tf predict saved_models/mlp features.parquet predictions.parquet --runner direct --workers 8
+      moa-tf predict saved_models/mlp features.parquet predictions.parquet --runner dask \\
+        --beam dask_client_address=tcp://scheduler:8786
     """
+    if runner is None:
+        for name, value in (("--workers", workers), ("--beam", beam)):
+            if value:
+                raise InputError(f"{name}: expected --runner with it, as nothing is shared out without")
+        figures, rows = _predict_here(saved_model, features, out, batch_size)
+    else:
+        figures, rows = _predict_parts(saved_model, features, out, batch_size, runner, workers, beam)
+    if figures["simulated"]:
+        rows.append(["trained on", "simulated data"])
+    print_table("Predictions", ["", ""], rows)
+    if json_file:
+        write_json(json_file, figures)
+
+
+def _predict_here(
+    saved_model: Path, features: Path, out: Path, batch_size: int | None
+) -> tuple[dict[str, Any], list[list[Any]]]:
+    """In this process; gives the figures, and the rows of the table that shows them."""
     import time
-    from functools import partial
 
     from moa_tf.serving.predict import check_paths, load_model, predict_table
     from moa_tf.serving.versions import load_metadata
@@ -53,26 +103,80 @@ def predict(
             model, features, out, batch_size=batch_size, progress=progress, tell=partial(click.echo, err=True)
         )
     seconds = time.perf_counter() - start
+    return _describe(model.path, model.metadata, out, counts, counts["signatures"], seconds)
+
+
+def _predict_parts(
+    saved_model: Path,
+    features: Path,
+    out: Path,
+    batch_size: int | None,
+    runner: str,
+    workers: int | None,
+    flags: tuple[str, ...],
+) -> tuple[dict[str, Any], list[list[Any]]]:
+    """By Beam; the seconds count the start of its workers too."""
+    import os
+    import sys
+    import time
+
+    from moa_tf.serving.versions import latest_version, load_metadata
+
+    try:
+        import apache_beam  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            f"--runner {runner}: Apache Beam cannot be imported ({error}): pip install 'moa-tf[beam]'"
+        ) from None
+    from pipelines.inference import EngineError, predict_parts
+
+    start = time.perf_counter()
+    try:
+        with part_progress("predicting") as progress:
+            counts = predict_parts(
+                saved_model,
+                features,
+                out,
+                runner=runner,
+                workers=workers,
+                flags=flags,
+                batch_size=batch_size,
+                progress=progress,
+                tell=partial(click.echo, err=True),
+            )
+    except EngineError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(1)  # threads of Beam that wait for a lost worker would keep the interpreter from ending
+    seconds = time.perf_counter() - start
+    path, predicted = latest_version(saved_model), counts["predicted"]
+    figures, rows = _describe(path, load_metadata(path), out, counts, predicted, seconds)
+    figures["runner"] = runner
+    where = f"{runner}, {counts['workers']} workers" if counts["workers"] else runner
+    return figures, [*rows, ["parts", counts["parts"]], ["runner", where]]
+
+
+def _describe(
+    path: Path, metadata: dict[str, Any], out: Path, counts: dict[str, Any], predicted: int, seconds: float
+) -> tuple[dict[str, Any], list[list[Any]]]:
+    """Figures and rows of a prediction, of which `predicted` signatures took `seconds`."""
+    rate = predicted / seconds if predicted else None
     figures = {
         **counts,
-        "targets": len(model.target_names),
+        "targets": len(metadata["targets"]),
         "seconds": seconds,
-        "signatures_per_second": counts["signatures"] / seconds,
-        "model": str(model.path),
-        "networks": model.metadata["networks"],
-        "simulated": model.metadata.get("simulated"),
+        "signatures_per_second": rate,
+        "model": str(path),
+        "networks": metadata["networks"],
+        "simulated": metadata.get("simulated"),
         "predictions": str(out),
     }
     rows = [
-        ["model", f"{model.path} ({model.metadata['networks']} networks)"],
+        ["model", f"{path} ({metadata['networks']} networks)"],
         ["predictions", out],
         ["signatures", counts["signatures"]],
         ["of these controls, predicted 0", counts["controls"]],
-        ["targets", len(model.target_names)],
-        ["signatures/s", f"{figures['signatures_per_second']:,.0f}"],
+        ["targets", len(metadata["targets"])],
+        ["signatures/s", rate and f"{rate:,.0f}"],
     ]
-    if figures["simulated"]:
-        rows.append(["trained on", "simulated data"])
-    print_table("Predictions", ["", ""], rows)
-    if json_file:
-        write_json(json_file, figures)
+    return figures, rows

@@ -66,6 +66,11 @@ class Parts(Table):
         super().__init__(path, parts[0][1])
         self._files = parts
 
+    @property
+    def files(self) -> list[Path]:
+        """Where the rows are, in their order."""
+        return [path for path, _ in self._files]
+
     def _parts(self) -> Iterator[Table]:
         return (Table(path, schema, _name_part(path)) for path, schema in self._files)
 

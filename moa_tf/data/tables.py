@@ -80,6 +80,11 @@ class Table:
         ]
 
     @property
+    def files(self) -> list[Path]:
+        """Where the rows are, in their order."""
+        return [self.path]
+
+    @property
     def repeated(self) -> list[str]:
         """Names that more than one column has."""
         header = pd.Index(self.header)
