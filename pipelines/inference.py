@@ -13,7 +13,6 @@ import hashlib
 import json
 import logging
 import os
-import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -281,51 +280,53 @@ def _watching(parts: Sequence[Part], progress: Callable[[int, int, int], None]) 
 def _run(parts: Sequence[Part], handler: SavedModelHandler, runner: str, options: Sequence[str]) -> None:
     # What workers print is what they raise, which comes here anyway.
     logging.getLogger().setLevel(logging.CRITICAL)
-    if runner == "dask":
-        # A partition is a task there, and Create's are as large as it is told.
-        options = [*options, "--dask_partition_size=1"]
+    failures: list[BaseException] = []
+    ended = threading.Event()
+
+    def work() -> None:
+        try:
+            _run_pipeline(parts, handler, runner, options)
+        except BaseException as error:
+            failures.append(error)
+        finally:
+            ended.set()
+
+    def lose(failed: threading.ExceptHookArgs) -> None:
+        failures.append(EngineError("a worker ended before its work was done; repeat the call to go on"))
+        ended.set()
+
+    # In a thread, as Beam itself waits for a lost worker for ever: of that, only a thread of its own hears.
+    before, threading.excepthook = threading.excepthook, lose
     try:
-        with _failing_threads():
-            pipeline = beam.Pipeline(options=PipelineOptions(list(options)))
-            # A part is many batches, and the Dask runner would lose what a batching step holds at its end.
-            elements = pipeline | beam.Create([[part] for part in parts], reshuffle=False)
-            if runner != "dask":
-                elements = elements | beam.Reshuffle()
-            _ = elements | RunInference(handler.with_no_batching())
-            result = pipeline.run()
-            try:
-                result.wait_until_finish()
-            finally:
-                if runner == "dask":
-                    result.client.close()  # Beam leaves it open, and it would look for its cluster for another 30 s
-    except EngineError:
-        raise
-    except Exception as error:
+        threading.Thread(target=work, daemon=True).start()
+        ended.wait()
+    finally:
+        threading.excepthook = before
+    for error in failures[:1]:
+        if isinstance(error, EngineError):
+            raise error
         found = find_input_error(error)
         if found is not None:
-            raise found from None
+            raise found
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise EngineError(f"{runner}: {reason[-1]}; repeat the call to go on") from error
 
 
-@contextmanager
-def _failing_threads() -> Iterator[None]:
-    """What a thread of Beam's raises ends the call: with a dead worker, Beam itself would wait for it for ever."""
-    failures: list[BaseException] = []
-    before = threading.excepthook
-
-    def fail(failed: threading.ExceptHookArgs) -> None:
-        failures.append(failed.exc_value or failed.exc_type())
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-
-    threading.excepthook = fail
+def _run_pipeline(
+    parts: Sequence[Part], handler: SavedModelHandler, runner: str, options: Sequence[str]
+) -> None:
+    if runner == "dask":
+        # A partition is a task there, and Create's are as large as it is told.
+        options = [*options, "--dask_partition_size=1"]
+    pipeline = beam.Pipeline(options=PipelineOptions(list(options)))
+    # A part is many batches, and the Dask runner would lose what a batching step holds at its end.
+    elements = pipeline | beam.Create([[part] for part in parts], reshuffle=False)
+    if runner != "dask":
+        elements = elements | beam.Reshuffle()
+    _ = elements | RunInference(handler.with_no_batching())
+    result = pipeline.run()
     try:
-        yield
-    except KeyboardInterrupt:
-        if failures:
-            raise EngineError(
-                "a worker ended before its work was done; repeat the call to go on"
-            ) from failures[0]
-        raise
+        result.wait_until_finish()
     finally:
-        threading.excepthook = before
+        if runner == "dask":
+            result.client.close()  # Beam leaves it open, and it would look for its cluster for another 30 s
