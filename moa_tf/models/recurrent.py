@@ -62,14 +62,12 @@ PRESETS = MappingProxyType(
             ),
         ),
         "small": Hyperparameters(
-            RecurrentConfig(
-                step_size=16, embedding=64, units=64, layers=1, dropout=0.3, output_dropout=0.5, **SMALL_SCALING
-            ),
+            RecurrentConfig(embedding=64, units=64, layers=1, dropout=0.3, output_dropout=0.5, **SMALL_SCALING),
             Recipe(
-                steps=800,
-                batch_size=32,
+                steps=400,
+                batch_size=64,
                 optimizer="adam",
-                learning_rate=2e-3,
+                learning_rate=3e-3,
                 weight_decay=1e-4,
                 label_smoothing=0.0,
                 early_stopping=8,
