@@ -14,6 +14,7 @@ import numpy as np
 
 from moa_tf.data.read import complete
 from moa_tf.data.schema import Dataset, Signatures, SignatureSpec
+from moa_tf.serving.examples import to_examples as inputs_to_examples
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -71,26 +72,15 @@ def to_examples(
     nonscored: np.ndarray | None = None,
 ) -> list[tf.train.Example]:
     """An example a signature, of those features that there are."""
-    import tensorflow as tf
-
-    words = {name: (*known, "") for name, known in signatures.spec.codes.items()}
-    columns = signatures.inputs()
-    examples = []
-    for i, name in enumerate(signatures.sig_id):
-        example = tf.train.Example()
+    examples = inputs_to_examples(signatures)
+    for i, (example, name) in enumerate(zip(examples, signatures.sig_id, strict=True)):
         feature = example.features.feature
         texts = {ID: name} if drug_id is None else {ID: name, DRUG: drug_id[i]}
-        for key, values in columns.items():
-            if key in words:
-                texts[key] = words[key][values[i]]
-            else:
-                feature[key].float_list.value.extend(np.atleast_1d(values[i]))
         for key, text in texts.items():
             feature[key].bytes_list.value.append(text.encode())
         for key, values in ((TARGETS, targets), (NONSCORED, nonscored)):
             if values is not None:
                 feature[key].float_list.value.extend(values[i])
-        examples.append(example)
     return examples
 
 

@@ -8,7 +8,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.dsl.io import fileio
 from tfx.utils import io_utils
@@ -18,8 +17,7 @@ from moa_tf.cli.startup import ask_determinism
 from moa_tf.config import override
 from moa_tf.models.base import get_family
 from moa_tf.serving.run_export import export_run
-from moa_tf.serving.warmup import write_warmup
-from pipelines.examples import Panel, read_examples, to_examples
+from pipelines.examples import Panel, read_examples
 
 
 def run_fn(arguments: FnArgs) -> None:
@@ -67,8 +65,6 @@ def run_fn(arguments: FnArgs) -> None:
     if placement.chief:
         with tempfile.TemporaryDirectory() as root:
             version = export_run(run.directory, Path(root))
-            first = dataset.signatures.take(np.arange(1))
-            write_warmup(version, first, to_examples(first))
             io_utils.copy_dir(str(version), arguments.serving_model_dir)
 
 

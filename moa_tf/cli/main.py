@@ -24,6 +24,7 @@ COMMANDS = {
     "export": "Export a finished run as a SavedModel.",
     "explore": "What a table of signatures holds, as a page.",
     "explain": "Which features speak for which mechanism.",
+    "serve": "Serve exported models, with a page to try them.",
     "pipeline": "From a table to a model in service, by TFX.",
 }
 

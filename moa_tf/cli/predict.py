@@ -24,6 +24,11 @@ from moa_tf.errors import InputError
     help="Signatures computed at once; memory grows with it. [default: by the model's widest layer]",
 )
 @click.option(
+    "--server",
+    metavar="URL",
+    help="A server that has the model computes: http://HOST:8501 (REST) or grpc://HOST:8500; needs moa-tf[serving].",
+)
+@click.option(
     "--runner",
     type=click.Choice(["direct", "dask", "flink", "spark", "dataflow"]),
     help="Predict the parts of FEATURES side by side, by Apache Beam on this engine; needs moa-tf[beam].",
@@ -31,7 +36,8 @@ from moa_tf.errors import InputError
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
-    help="With direct, and dask without a cluster: processes on this machine. [default: one a core]",
+    help="With --runner direct, or dask without a cluster: processes on this machine. [default: one a core] With "
+    "--server: requests under way at once. [default: 4]",
 )
 @click.option(
     "--beam",
@@ -45,6 +51,7 @@ def predict(
     features: Path,
     out: Path,
     batch_size: int | None,
+    server: str | None,
     runner: str | None,
     workers: int | None,
     beam: tuple[str, ...],
@@ -62,17 +69,27 @@ def predict(
     A call that was ended, by whatever, goes on when it is repeated: finished parts stay. Model, FEATURES and
     OUT must lie where every worker finds them by the same path.
 
+    With --server the model's own files are read for the panel alone. The server's model is the one of the same name
+    and version, unless the URL ends in /v1/models/NAME, perhaps with /versions/N or /labels/L. What a server refuses
+    because it is busy, or loses, is sent again. A token for it is taken from MOA_TF_TOKEN.
+
     \b
     Examples:
       moa-tf predict saved_models/mlp test_features.csv predictions.csv
+      moa-tf predict saved_models/mlp features.csv predictions.csv --server grpc://127.0.0.1:8500
       moa-tf predict saved_models/mlp features.parquet predictions.parquet --runner direct --workers 8
       moa-tf predict saved_models/mlp features.parquet predictions.parquet --runner dask \\
         --beam dask_client_address=tcp://scheduler:8786
     """
-    if runner is None:
-        for name, value in (("--workers", workers), ("--beam", beam)):
-            if value:
-                raise InputError(f"{name}: expected --runner with it, as nothing is shared out without")
+    if server is not None and runner is not None:
+        raise InputError("--server, --runner: expected one of them")
+    if beam and runner is None:
+        raise InputError("--beam: expected --runner with it, as nothing is shared out without")
+    if workers and server is None and runner is None:
+        raise InputError("--workers: expected --runner or --server with it, as nothing is shared out without")
+    if server is not None:
+        figures, rows = _predict_there(saved_model, features, out, batch_size, server, workers or 4)
+    elif runner is None:
         figures, rows = _predict_here(saved_model, features, out, batch_size)
     else:
         figures, rows = _predict_parts(saved_model, features, out, batch_size, runner, workers, beam)
@@ -104,6 +121,47 @@ def _predict_here(
         )
     seconds = time.perf_counter() - start
     return _describe(model.path, model.metadata, out, counts, counts["signatures"], seconds)
+
+
+def _predict_there(
+    saved_model: Path, features: Path, out: Path, batch_size: int | None, server: str, connections: int
+) -> tuple[dict[str, Any], list[list[Any]]]:
+    """By a server."""
+    import os
+    import time
+
+    from moa_tf.data.schema import SignatureSpec
+    from moa_tf.serving.client import RemoteModel, ServerError, parse_address
+    from moa_tf.serving.predict import check_paths, predict_table
+    from moa_tf.serving.versions import latest_version, load_metadata
+
+    check_paths(features, out)
+    metadata, path = load_metadata(saved_model), latest_version(saved_model).resolve()
+    numbered = path.name.isdecimal()
+    address = parse_address(
+        server, path.parent.name if numbered else path.name, path.name if numbered else ""
+    )
+    try:
+        import orjson  # noqa: F401
+    except ImportError:
+        raise InputError("--server: orjson is not installed: pip install 'moa-tf[serving]'") from None
+    if address.scheme.startswith("grpc"):
+        import_tensorflow()  # its protos
+    spec, names = SignatureSpec.from_dict(metadata["spec"]), tuple(metadata["targets"])
+    tell = partial(click.echo, err=True)
+    start = time.perf_counter()
+    try:
+        with (
+            row_progress("predicting") as progress,
+            RemoteModel(address, spec, names, os.environ.get("MOA_TF_TOKEN", ""), connections, tell) as model,
+        ):
+            counts = predict_table(model, features, out, batch_size=batch_size, progress=progress, tell=tell)
+    except ServerError as error:
+        click.echo(f"error: {error}", err=True)
+        raise click.exceptions.Exit(1) from None
+    figures, rows = _describe(path, metadata, out, counts, counts["signatures"], time.perf_counter() - start)
+    figures["server"] = server
+    return figures, [*rows, ["server", server]]
 
 
 def _predict_parts(

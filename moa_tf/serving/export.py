@@ -8,12 +8,17 @@ A SavedModel of this project has the signatures
 - `serving_examples`: `examples` [B] string, serialised `tf.Example` with these inputs as features of the same
   names; `cp_time` as float or int64. Gives the same. (TFX has no fixed name for it; its input is called
   `examples` there too.)
+- `classify`: `inputs` [B] string as `examples` above; gives `classes` [B, T] string, the mechanisms' names, and
+  `scores` [B, T] float32, the most probable first. TensorFlow Serving's Classify, and `:classify` of its REST API,
+  answer by it.
 - `explain`, where the model can explain itself: inputs as in `serving_default`.
 
 Refused with `InvalidArgumentError`, by the input's name: another shape than the one above, `[B, 1]` too, or another
 number of rows than the other inputs have, as TensorFlow would repeat a single one for all; a value that is not finite,
 as quantile layers would turn a NaN into an ordinary number; hours that are not above 0; a `cp_type` or `cp_dose` that
 is not known. No rows (B = 0) give no rows.
+
+Beside it lie a model card (`README.md`, `model_card.json`) and one warm-up request for each signature.
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -28,7 +34,9 @@ from typing import TYPE_CHECKING, Any
 from moa_tf.atomic import sync_tree, temporary_directory, to_plain
 from moa_tf.data.schema import CONTROL, HOURS_ABOVE, MICROMOLAR_ABOVE, TYPE_PREFIXES, SignatureSpec
 from moa_tf.errors import InputError
+from moa_tf.serving.model_card import JSON, MARKDOWN, model_card, to_markdown
 from moa_tf.serving.versions import METADATA, check_root, latest_version, load_metadata, publish
+from moa_tf.serving.warmup import write_warmup
 
 __all__ = ["export", "latest_version", "load_metadata"]
 
@@ -67,7 +75,8 @@ def export(
         spec: the panel.
         target_names: T names, in the order of the logits.
         metadata: what else should travel along: `fingerprint` of the training data, `metrics`, `simulated`,
-            `ensemble` (how the members were made), the run's configuration. Becomes JSON; NaN becomes null.
+            `ensemble` (how the members were made), the run's configuration, what a model card tells. Becomes JSON; NaN
+            becomes null.
         explainer: gets the tensors of `spec.inputs` (cp_type and cp_dose as codes) and gives named tensors
             for the `explain` signature; a Keras model, or a function that calls some.
         assets: further files beside the metadata: name -> text.
@@ -100,12 +109,17 @@ def export(
     description = _describe(ensemble, spec, target_names, metadata, explainer is not None)
     with temporary_directory(root) as temporary:
         files = []
-        for name, text in {METADATA: description, **assets}.items():
+        for name, text in {METADATA: _json(description), **assets}.items():
             files.append(temporary / name)
             files[-1].write_text(text, encoding="utf-8")
-        _save(ensemble, temporary / "model", spec, explainer, files)
-        sync_tree(temporary / "model")
-        return publish(temporary / "model", root)
+        model = temporary / "model"
+        _save(ensemble, model, spec, target_names, explainer, files)
+        write_warmup(model, spec, description["signatures"])
+        card = model_card(description)
+        (model / JSON).write_text(_json(card), encoding="utf-8")
+        (model / MARKDOWN).write_text(to_markdown(card), encoding="utf-8")
+        sync_tree(model)
+        return publish(model, root)
 
 
 def suggest_batch_size(members: Sequence[Member]) -> int:
@@ -123,7 +137,7 @@ def _describe(
     target_names: Sequence[str],
     metadata: Mapping[str, Any],
     explains: bool,
-) -> str:
+) -> dict[str, Any]:
     import keras
     import numpy as np
     import tensorflow as tf
@@ -135,20 +149,25 @@ def _describe(
         **metadata,
         "targets": list(target_names),
         "spec": spec.to_dict(),
-        "signatures": ["serving_default", "serving_examples"] + ["explain"] * explains,
+        "signatures": ["serving_default", "serving_examples", "classify"] + ["explain"] * explains,
         "networks": len(ensemble.networks),
         "batch_size": suggest_batch_size(ensemble.members),
         "combination": f"{ensemble.describe()}; vehicle controls 0",
         "versions": {**versions, "numpy": np.__version__},
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-    return json.dumps(to_plain(description), indent=2, ensure_ascii=False, allow_nan=False)
+    return to_plain(description)
+
+
+def _json(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def _save(
     ensemble: Ensemble,
     directory: Path,
     spec: SignatureSpec,
+    target_names: Sequence[str],
     explainer: Callable[[Tensors], Tensors] | None,
     assets: Sequence[Path],
 ) -> None:
@@ -157,16 +176,25 @@ def _save(
     def probabilities(inputs: Tensors) -> Tensors:
         return {"probabilities": ensemble.probabilities(inputs)}
 
+    def ranked(inputs: Tensors) -> Tensors:
+        scores, order = tf.math.top_k(ensemble.probabilities(inputs), len(target_names))
+        return {"classes": tf.gather(tf.constant(list(target_names)), order), "scores": scores}
+
     # An input's order is that of `spec.inputs`; a signature's own order is alphabetical.
     raw = {
         name: tf.TensorSpec((None, *shape), tf.string if name in spec.codes else dtype, name)
         for name, (shape, dtype) in spec.inputs.items()
     }
-    serialised = tf.TensorSpec((None,), tf.string, "examples")
+    serialised = partial(tf.TensorSpec, (None,), tf.string)
     functions = {
         "serving_default": _trace(lambda **x: _of_rows(probabilities, _encode(x, spec), spec), **raw),
         "serving_examples": _trace(
-            lambda examples: _of_rows(probabilities, _encode(_parse(examples, raw), spec), spec), serialised
+            lambda examples: _of_rows(probabilities, _encode(_parse(examples, raw), spec), spec),
+            serialised("examples"),
+        ),
+        "classify": _trace(
+            lambda inputs: _of_rows(ranked, _encode(_parse(inputs, raw, "inputs"), spec), spec),
+            serialised("inputs"),
         ),
     }
     if explainer is not None:
@@ -177,6 +205,18 @@ def _save(
     model.weights = list(captured.values())
     model.assets = [tf.saved_model.Asset(str(path)) for path in assets]
     tf.saved_model.save(model, str(directory), signatures=functions)
+    _name_method(directory, "classify", tf.saved_model.CLASSIFY_METHOD_NAME)
+
+
+def _name_method(directory: Path, signature: str, method: str) -> None:
+    """Says by which of TensorFlow Serving's calls a signature is to be called; `tf.saved_model.save` says Predict."""
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    path = directory / "saved_model.pb"
+    saved = SavedModel.FromString(path.read_bytes())
+    for graph in saved.meta_graphs:
+        graph.signature_def[signature].method_name = method
+    path.write_bytes(saved.SerializeToString())
 
 
 def _trace(function: Callable, *specs: Any, **named: Any) -> Any:
@@ -285,11 +325,11 @@ def _encode_words(name: str, value: tf.Tensor, words: Sequence[str], cp_type: tf
     return tf.where(known, tf.argmax(matches, 1, tf.int32), -1)
 
 
-def _parse(examples: tf.Tensor, raw: Mapping[str, tf.TensorSpec]) -> Tensors:
-    """The inputs of `serving_default` from [B] serialised tf.Example."""
+def _parse(examples: tf.Tensor, raw: Mapping[str, tf.TensorSpec], name: str = "examples") -> Tensors:
+    """The inputs of `serving_default` from [B] serialised tf.Example, the input `name`."""
     import tensorflow as tf
 
-    examples = _check_shapes({"examples": examples}, {"examples": ()})["examples"]
+    examples = _check_shapes({name: examples}, {name: ()})[name]
     numbers = [name for name in ("cp_time", "cp_dose") if name in raw and raw[name].dtype != tf.string]
     features = {
         name: tf.io.FixedLenFeature(spec.shape[1:], spec.dtype)
@@ -317,13 +357,17 @@ def _parse_number(examples: tf.Tensor, name: str) -> tf.Tensor:
     def decode(messages: tf.Tensor, kind: str, *names: str, dtype: tf.DType = tf.string) -> Any:
         return tf.io.decode_proto(messages, f"tensorflow.{kind}", list(names), [dtype] * len(names))
 
-    features = decode(examples, "Example", "features").values[0][:, 0]
+    # TensorFlow Serving puts a context's bytes before an example's: several messages that are one when merged, which is
+    # to say joined. A BytesList has the same number for its field, and that one may be there several times.
+    features = tf.strings.reduce_join(decode(examples, "BytesList", "value").values[0], axis=1)
     entries = decode(features, "Features", "feature").values[0]
     keys, values = (part[:, :, 0] for part in decode(entries, "Features.FeatureEntry", "key", "value").values)
     matches = keys == name
     expected = [f"{name}: expected one float or int64 in each example"]
-    tf.debugging.Assert(tf.reduce_all(tf.reduce_sum(tf.cast(matches, tf.int32), 1) == 1), expected)
-    lists = decode(tf.boolean_mask(values, matches), "Feature", "float_list", "int64_list").values
+    tf.debugging.Assert(tf.reduce_all(tf.reduce_any(matches, 1)), expected)
+    # Of a feature that is there twice the last one counts, as for `parse_example`.
+    last = tf.shape(matches)[1] - 1 - tf.argmax(tf.reverse(matches, [1]), 1, tf.int32)
+    lists = decode(tf.gather(values, last, batch_dims=1), "Feature", "float_list", "int64_list").values
     floats = decode(lists[0][:, 0], "FloatList", "value", dtype=tf.float32)
     integers = decode(lists[1][:, 0], "Int64List", "value", dtype=tf.int64)
     tf.debugging.Assert(tf.reduce_all(floats.sizes + integers.sizes == 1), expected)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,18 @@ GZIP_LEVEL = 3
 """Of digits, level 9 saves a few per cent for many times the work."""
 
 Item = TypeVar("Item")
+
+
+class Model(Protocol):
+    """What `predict_table` needs of a model; see `ServedModel` for its attributes."""
+
+    spec: SignatureSpec
+    target_names: tuple[str, ...]
+
+    @property
+    def batch_size(self) -> int: ...
+
+    def predict(self, signatures: Signatures, batch_size: int | None = None) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -83,20 +95,27 @@ def load_model(path: str | Path) -> ServedModel:
     return ServedModel(directory, spec, tuple(metadata["targets"]), metadata, loaded)
 
 
-def raw_inputs(signatures: Signatures) -> dict[str, Any]:
-    """The named inputs of `serving_default`: tensors, with the strings of the table for the codes."""
-    import tensorflow as tf
-
+def raw_columns(signatures: Signatures) -> dict[str, np.ndarray]:
+    """The named inputs of `serving_default`: numbers, and of the codes the words of the table, as bytes objects."""
     # The code −1, for a word that the panel does not know, is the last one.
-    words = {name: np.array([*known, ""], object) for name, known in signatures.spec.codes.items()}
+    words = {
+        name: np.array([word.encode() for word in (*known, "")], object)
+        for name, known in signatures.spec.codes.items()
+    }
     return {
-        name: tf.constant(words[name][values] if name in words else values)
-        for name, values in signatures.inputs().items()
+        name: words[name][values] if name in words else values for name, values in signatures.inputs().items()
     }
 
 
+def raw_inputs(signatures: Signatures) -> dict[str, Any]:
+    """`raw_columns` as tensors."""
+    import tensorflow as tf
+
+    return {name: tf.constant(values) for name, values in raw_columns(signatures).items()}
+
+
 def predict_table(
-    model: ServedModel,
+    model: Model,
     features: str | Path,
     out: str | Path,
     *,
@@ -109,7 +128,7 @@ def predict_table(
     Reading, computing and writing overlap, with a few batches between them.
 
     Args:
-        model: from `load_model`.
+        model: from `load_model`, or a `RemoteModel`.
         features: `.csv`, `.csv.gz` or `.parquet`, the last a file or a directory of such files.
         out: a file of any of these formats; replaced only when all is written.
         batch_size: signatures computed at once; None takes the model's own.

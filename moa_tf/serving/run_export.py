@@ -16,6 +16,9 @@ from moa_tf.serving.export import export
 from moa_tf.serving.versions import REFERENCES, load_metadata, versions
 from moa_tf.training.run import Run
 
+_TOLD = ("split", "groups", "caveat", "reliability", "mechanisms")
+"""What of a run's metrics travels along beside the figures."""
+
 
 def export_run(directory: Path, root: Path, reference: bool = True) -> Path:
     """Writes the mean of a run's models, or its refitted ones where it has them, to `root/<next version>/`.
@@ -57,9 +60,11 @@ def export_run(directory: Path, root: Path, reference: bool = True) -> Path:
             else f"mean probability of {_what(opened.run, ensemble.components[0])}",
             "fingerprint": description["data"]["fingerprint"],
             "simulated": description["data"]["simulated"],
+            "data": {"signatures": description["data"]["signatures"]},
             "metrics": metrics["overall"],
-            "split": metrics["split"],
-            **{key: metrics[key] for key in ("groups",) if key in metrics},
+            # A run from before these were measured has not all.
+            **{key: metrics[key] for key in _TOLD if key in metrics},
+            "calibration": _calibration(opened),
             **({"components": _components(opened), "left_out": opened.left_out} if opened.is_blend else {}),
             "settings": description["settings"],
             "training_versions": description["versions"],
@@ -121,7 +126,12 @@ def _components(opened: OpenRun) -> list[dict[str, Any]]:
 
 def _describe_blend(opened: OpenRun) -> str:
     parts = [f"{part['model']} ({part['weight']:.3f}: {part['networks']})" for part in _components(opened)]
-    method = opened.combination.calibration.method if opened.combination.calibration else ""
+    method = _calibration(opened)
     text = f"blend of {'logits' if opened.combination.space == 'logit' else 'probabilities'} of {', '.join(parts)}"
     text += f", calibrated by {method}" * bool(method)
     return text + f"; without {', '.join(opened.left_out)}" * bool(opened.left_out)
+
+
+def _calibration(opened: OpenRun) -> str:
+    """The method, or nothing."""
+    return opened.combination.calibration.method if opened.combination.calibration else ""

@@ -83,8 +83,9 @@ def cross_validate(
         What `metrics.json` holds: `overall` and `folds`, see `moa_tf.evaluation.metrics.evaluate`, over those folds
         that are finished. Each row is predicted by members that never saw it, nor its drug if `split` is `drug`,
         nor its group if that is a column, which `groups` is then about (see `moa_tf.data.groups.count_groups`).
-        AUROC and average precision of `overall` rank within folds; `intervals` are over drugs. Empty for a worker
-        that does not write.
+        AUROC and average precision of `overall` rank within folds; `intervals` are over drugs. `reliability` (see
+        `moa_tf.evaluation.calibration`), and `mechanisms`, of each its `drugs`, `auroc` and `average_precision`, are
+        over treated rows. Empty for a worker that does not write.
 
     Raises:
         InputError: settings that do not fit data or machine; a run that cannot be resumed, or that another process

@@ -11,6 +11,7 @@ import pandas as pd
 
 from moa_tf.data.groups import count_groups
 from moa_tf.data.schema import SPLITS, Dataset
+from moa_tf.evaluation.calibration import excess_per_row, expected_calibration_error, reliability
 from moa_tf.evaluation.intervals import bootstrap, interval
 from moa_tf.evaluation.metrics import evaluate, zero_controls
 from moa_tf.training.run import Run, save, write_text
@@ -65,13 +66,16 @@ def score(
     table.insert(0, "sig_id", dataset.signatures.sig_id[scored])
     save(run.directory / "oof.parquet", lambda name: table.to_parquet(name, index=False))
 
-    def figures(rows: np.ndarray, probabilities: np.ndarray = predicted) -> dict[str, Any]:
+    def figures(
+        rows: np.ndarray, probabilities: np.ndarray = predicted, per_target: bool = False
+    ) -> dict[str, Any]:
         return evaluate(
             dataset.targets[rows],
             probabilities[rows],
             control[rows],
             prior=prior[rows],
             strata=fold_of_row[rows],
+            per_target=per_target,
         )
 
     judged = scored & ~control
@@ -82,10 +86,17 @@ def score(
             dataset.targets[judged], probabilities[judged], drug[judged], strata=fold_of_row[judged]
         )
 
-    samples, overall = draw(predicted), figures(scored)
+    samples, overall = draw(predicted), figures(scored, per_target=True)
+    of_target = overall.pop("per_target")
     metrics = {
         "overall": {
             **overall,
+            "drugs": len(set(drug[judged].tolist())),
+            "calibration_error": float(
+                expected_calibration_error(
+                    excess_per_row(dataset.targets[judged], predicted[judged]).mean(axis=0)
+                )
+            ),
             "intervals": {
                 name: list(interval(values, overall[FIGURES[name]])) for name, values in samples.items()
             },
@@ -98,6 +109,12 @@ def score(
             }
             for name in names
         ],
+        "reliability": reliability(dataset.targets[judged], predicted[judged])._asdict(),
+        "mechanisms": {
+            "name": list(dataset.target_names),
+            "drugs": [len(set(drug[judged][column > 0].tolist())) for column in dataset.targets[judged].T],
+            **{name: of_target[name] for name in ("auroc", "average_precision")},
+        },
         "folds_planned": validation.folds,
         "split": validation.split
         if dataset.drug_id is not None or validation.split == "row"

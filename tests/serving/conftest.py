@@ -93,7 +93,7 @@ def case(request, tmp_path_factory):
         spec=spec,
         target_names=TARGETS,
         metadata=metadata,
-        explainer=lambda inputs: {"activation": call(members[1][0], inputs)["x"]},
+        explainer=lambda inputs: {"importance": call(members[1][0], inputs)["x"]},
     )
     return SimpleNamespace(
         spec=spec,
@@ -119,3 +119,65 @@ def export_again(case):
         return export(Ensemble.of([member]), root, **values)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def check_contract():
+    """Checks of a version what TensorFlow Serving and its readers count on, whatever the family."""
+    import json
+
+    import tensorflow as tf
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+    from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
+
+    from moa_tf.serving.examples import to_examples
+    from moa_tf.serving.predict import load_model
+    from moa_tf.serving.warmup import FILE
+
+    def check(version, signatures):
+        assert version.name.isdecimal()
+        model = load_model(version)
+        functions = model.loaded.signatures
+        expected = model.predict(signatures)
+        serialised = [example.SerializeToString() for example in to_examples(signatures)]
+        ranked = functions["classify"](inputs=tf.constant(serialised))
+        scores, classes = ranked["scores"].numpy(), ranked["classes"].numpy()
+        places = {name.encode(): i for i, name in enumerate(model.target_names)}
+        order = np.vectorize(places.get)(classes)
+        assert (np.sort(order, axis=1) == np.arange(len(places))).all()
+        assert (np.diff(scores, axis=1) <= 0).all()
+        np.testing.assert_allclose(scores, np.take_along_axis(expected, order, 1), atol=1e-6)
+        nothing = functions["classify"](inputs=tf.constant([], tf.string))
+        assert nothing["classes"].shape == nothing["scores"].shape == (0, len(places))
+
+        saved = SavedModel.FromString((version / "saved_model.pb").read_bytes())
+        defs = saved.meta_graphs[0].signature_def
+        assert defs["classify"].method_name == "tensorflow/serving/classify"
+        assert defs["serving_default"].method_name == "tensorflow/serving/predict"
+
+        warmed = set()
+        for record in tf.data.TFRecordDataset(str(version / FILE)).as_numpy_iterator():
+            log = PredictionLog.FromString(record)
+            if log.HasField("classify_log"):
+                request = log.classify_log.request
+                examples = [example.SerializeToString() for example in request.input.example_list.examples]
+                answer = functions["classify"](inputs=tf.constant(examples))["scores"]
+            else:
+                request = log.predict_log.request
+                name = request.model_spec.signature_name
+                inputs = {key: tf.make_ndarray(value) for key, value in request.inputs.items()}
+                outputs = functions[name](**{key: tf.constant(value) for key, value in inputs.items()})
+                answer = outputs["importance" if name == "explain" else "probabilities"]
+            assert answer.shape[0] == 1
+            assert np.isfinite(answer).all()
+            warmed.add(request.model_spec.signature_name)
+        assert warmed == set(functions) == set(model.metadata["signatures"])
+
+        card = json.loads((version / "model_card.json").read_text())
+        assert card["targets"] == len(places)
+        assert card["signatures"] == model.metadata["signatures"]
+        assert card["networks"] == model.metadata["networks"]
+        told = (version / "README.md").read_text()
+        assert all(f"## {part}" in told for part in ("Model", "Inputs", "Intended use", "Limits"))
+
+    return check

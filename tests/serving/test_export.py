@@ -19,7 +19,7 @@ def test_metadata_travels_as_an_asset(case):
     assert metadata["targets"] == list(case.targets)
     assert metadata["spec"] == case.spec.to_dict()
     assert metadata["networks"] == 3
-    assert metadata["signatures"] == ["serving_default", "serving_examples", "explain"]
+    assert metadata["signatures"] == ["serving_default", "serving_examples", "classify", "explain"]
     assert metadata["fingerprint"] == "abc"
     assert metadata["simulated"] is True
     assert metadata["metrics"] == {"macro_auroc": None}

@@ -60,7 +60,7 @@ def signatures():
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in FAMILIES]
 )
-def test_a_model_takes_gaps_micromolar_and_unknown_cell_lines(name, signatures, tmp_path):
+def test_a_model_takes_gaps_micromolar_and_unknown_cell_lines(name, signatures, tmp_path, check_contract):
     family = get_family(name)
     architecture = override(family.presets["small"], SETTINGS[name]).architecture
     preprocessing = family.fit_preprocessing(signatures.take(slice(0, 30)), architecture, 0)
@@ -140,3 +140,4 @@ def test_a_model_takes_gaps_micromolar_and_unknown_cell_lines(name, signatures, 
     shares = open_source(version).explain(signatures).importance
     total = np.sum(together["importance"], axis=1, keepdims=True)
     np.testing.assert_allclose(shares * total, together["importance"], rtol=1e-3, atol=1e-4)
+    check_contract(version, signatures)

@@ -148,7 +148,7 @@ def test_no_rows_give_no_rows(case):
         0,
         3,
     )
-    assert signatures["explain"](**none)["activation"].shape == (0, 4)
+    assert signatures["explain"](**none)["importance"].shape == (0, 4)
 
 
 def test_networks_that_take_no_empty_batch_and_outputs_that_are_not_of_the_rows(tmp_path, case):
@@ -209,7 +209,7 @@ def test_hours_are_refused_as_the_reader_refuses_them(case, tmp_path, hours):
 
 def test_explain_signature_calls_the_explainer(case):
     outputs = case.model.loaded.signatures["explain"](**raw_inputs(case.signatures))
-    np.testing.assert_allclose(outputs["activation"], case.activation(case.signatures), atol=1e-6)
+    np.testing.assert_allclose(outputs["importance"], case.activation(case.signatures), atol=1e-6)
 
 
 WITHOUT_PACKAGE = """
@@ -256,6 +256,31 @@ print(sorted(loaded.signatures))
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert run.returncode == 0, run.stderr
-    assert json.loads(run.stdout.replace("'", '"')) == ["explain", "serving_default", "serving_examples"]
+    assert json.loads(run.stdout.replace("'", '"')) == [
+        "classify",
+        "explain",
+        "serving_default",
+        "serving_examples",
+    ]
     probabilities = np.load(tmp_path / "probabilities.npy")
     np.testing.assert_allclose(probabilities, case.expected(case.signatures), atol=1e-6)
+
+
+def test_what_tensorflow_serving_and_its_readers_count_on(case, check_contract):
+    check_contract(case.version, case.signatures)
+
+
+def test_classify_names_controls_and_refuses_as_the_others_do(case):
+    import tensorflow as tf
+
+    from moa_tf.serving.examples import to_examples
+
+    classify = case.model.loaded.signatures["classify"]
+    examples = [example.SerializeToString() for example in to_examples(case.signatures)]
+    outputs = classify(inputs=tf.constant(examples))
+    assert (outputs["scores"].numpy()[case.signatures.control] == 0).all()
+    assert outputs["classes"].numpy()[case.signatures.control].tolist() == [
+        [name.encode() for name in case.targets]
+    ] * int(case.signatures.control.sum())
+    with pytest.raises(tf.errors.InvalidArgumentError, match="inputs: expected the shape"):
+        classify(inputs=tf.constant([examples]))
