@@ -193,6 +193,8 @@ def _serve(
     if config is None:
         find_models(root)  # before TensorFlow takes its seconds
     engine = _choose(engine, external)
+    # Else its C++ side writes some lines for each request that a model refuses.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import_tensorflow()
     policies = _policies(root, config, latest, specific, parsed)
     from moa_tf.serving.server.embedded import Embedded, check_labels

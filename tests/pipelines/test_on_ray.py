@@ -81,13 +81,3 @@ def test_wrong_calls_are_refused_before_ray_starts(arguments, said, tmp_path):
     assert finished.returncode == 2
     assert said in finished.stderr
     assert "Traceback" not in finished.stderr
-
-
-@pytest.mark.slow
-def test_bad_input_is_one_line(tmp_path):
-    finished = subprocess.run(
-        [*ON_RAY, "--workers", "1", "--", "--data", "absent"],
-        cwd=tmp_path, env=environment(), capture_output=True, text=True,
-    )  # fmt: skip
-    assert finished.returncode == 2
-    assert [line for line in finished.stderr.splitlines() if line.startswith("error: absent")]

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
+from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 from tensorflow_serving.apis import (
@@ -19,9 +21,9 @@ from tensorflow_serving.apis import (
     get_model_status_pb2,
     inference_pb2,
     model_management_pb2,
-    model_service_pb2_grpc,
+    model_service_pb2,
     predict_pb2,
-    prediction_service_pb2_grpc,
+    prediction_service_pb2,
 )
 
 from moa_tf.serving.server.errors import Code, Refused, invalid
@@ -40,10 +42,8 @@ METHODS = {"tensorflow/serving/classify": CLASSIFY, "tensorflow/serving/regress"
 SERVICES = ("", "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService")
 
 
-class Calls(
-    prediction_service_pb2_grpc.PredictionServiceServicer, model_service_pb2_grpc.ModelServiceServicer
-):
-    """The calls' answers.
+class Calls:
+    """The answers of PredictionService and ModelService, by the names of their calls.
 
     Args:
         models: in service.
@@ -279,12 +279,44 @@ def make_server(calls: Calls, settings: Settings) -> tuple[grpc.Server, health.H
             ("grpc.max_connection_idle_ms", 300_000),
         ],
     )
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(calls, server)
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(calls, server)
+    server.add_generic_rpc_handlers(
+        [
+            _handlers(file.services_by_name[name], calls)
+            for file, name in (
+                (prediction_service_pb2.DESCRIPTOR, "PredictionService"),
+                (model_service_pb2.DESCRIPTOR, "ModelService"),
+            )
+        ]
+    )
     healths = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(healths, server)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     return server, healths, server.add_insecure_port(f"{host}:{settings.grpc_port}")
+
+
+def _handlers(service: Any, calls: Calls) -> grpc.GenericRpcHandler:
+    """A service's calls by their descriptor, with requests that are parsed here.
+
+    Where gRPC's server parses them, one that cannot be parsed keeps its stream for good, and a client that has sent
+    as many as there may be streams is not served any more.
+    """
+
+    def handler(method: Any) -> grpc.RpcMethodHandler:
+        kind, answer = GetMessageClass(method.input_type), getattr(calls, method.name)
+
+        def behaviour(message: bytes, context: grpc.ServicerContext) -> Any:
+            try:
+                request = kind.FromString(message)
+            except DecodeError:
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"expected a {method.input_type.full_name}")
+            return answer(request, context)
+
+        return grpc.unary_unary_rpc_method_handler(
+            behaviour, response_serializer=lambda response: response.SerializeToString()
+        )
+
+    methods = {method.name: handler(method) for method in service.methods if hasattr(calls, method.name)}
+    return grpc.method_handlers_generic_handler(service.full_name, methods)
 
 
 def tell_health(healths: health.HealthServicer, ready: bool) -> None:

@@ -101,6 +101,8 @@ class Signature:
             outputs = self._function(**tensors)
         except tf.errors.OpError as error:
             raise _refusal(error) from None
+        except UnicodeDecodeError:  # of its message, which quotes the input
+            raise invalid("expected texts in UTF-8") from None
         return {name: value.numpy() for name, value in outputs.items()}
 
 

@@ -31,6 +31,7 @@ class Server:
             ],
             stderr=subprocess.PIPE,
             text=True,
+            errors="replace",
             env=env,
         )
         self.lines = []

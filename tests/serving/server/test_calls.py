@@ -225,3 +225,39 @@ def test_another_configuration_labels_versions_and_cannot_leave_the_root(start, 
             assert code == grpc.StatusCode.PERMISSION_DENIED
         assert refused(models.HandleReloadConfigRequest, reload(""))[0] == grpc.StatusCode.INVALID_ARGUMENT
     assert server.end() == 0
+
+
+@pytest.mark.slow
+def test_five_thousand_spoiled_messages_leave_no_mark(server, channel, stub, request_of, local):
+    """Bytes by chance, from a seed, in requests of each kind."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    rng = np.random.default_rng(0)
+    whole = request_of().SerializeToString()
+    names = ["Predict", "Classify", "MultiInference", "GetModelMetadata", "Regress"]
+    raw = [channel.unary_unary(f"/tensorflow.serving.PredictionService/{name}") for name in names]
+    raw.append(channel.unary_unary("/tensorflow.serving.ModelService/GetModelStatus"))
+
+    def spoil(i):
+        body = bytearray(whole)
+        for place in rng.integers(len(body), size=1 + i % 4):
+            body[place] = rng.integers(256)
+        return bytes(body[: rng.integers(len(body))] if i % 3 == 0 else body)
+
+    def ask(item):
+        call, message = item
+        try:
+            call(message, timeout=60)
+            return grpc.StatusCode.OK
+        except grpc.RpcError as error:
+            return error.code()
+
+    messages = [(raw[i % len(raw) if i % 2 else 0], spoil(i)) for i in range(5000)]
+    with ThreadPoolExecutor(8) as pool:
+        codes = set(pool.map(ask, messages))
+    assert {code.name for code in codes} <= {
+        *("OK", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "UNIMPLEMENTED"),
+    }
+    assert not any("Traceback" in line for line in server.lines)
+    answer = stub.Predict(request_of(), timeout=60)
+    np.testing.assert_allclose(tf.make_ndarray(answer.outputs["probabilities"]), local, atol=1e-6)
