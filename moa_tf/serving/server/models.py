@@ -361,6 +361,10 @@ class Models:
                 changed |= self._look_at(name)
             changed |= self._let_go()
         if changed:
+            # TensorFlow's and the models' objects are many, and stay: walking through them takes the garbage
+            # collector a fifth of a second, in which nothing is answered.
+            gc.collect()
+            gc.freeze()
             self._changed()
 
     def _watch(self) -> None:
@@ -427,6 +431,7 @@ class Models:
         if not done:
             return False
         del done[:]
+        gc.unfreeze()
         version = None
         gc.collect()
         _return_memory()
