@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from moa_tf.atomic import to_plain
 from moa_tf.data.groups import count_groups
 from moa_tf.data.schema import SPLITS, Dataset
 from moa_tf.evaluation.calibration import excess_per_row, expected_calibration_error, reliability
@@ -109,11 +110,14 @@ def score(
             }
             for name in names
         ],
-        "reliability": reliability(dataset.targets[judged], predicted[judged])._asdict(),
+        "reliability": {
+            name: values.tolist()
+            for name, values in reliability(dataset.targets[judged], predicted[judged])._asdict().items()
+        },
         "mechanisms": {
             "name": list(dataset.target_names),
             "drugs": [len(set(drug[judged][column > 0].tolist())) for column in dataset.targets[judged].T],
-            **{name: of_target[name] for name in ("auroc", "average_precision")},
+            **{name: to_plain(of_target[name]) for name in ("auroc", "average_precision")},
         },
         "folds_planned": validation.folds,
         "split": validation.split
