@@ -14,9 +14,7 @@ import tensorflow as tf
 from google.protobuf import json_format
 
 from moa_tf.cli.main import main
-from moa_tf.data.read import read_dataset
 from moa_tf.data.simulate import write_simulation
-from moa_tf.serving.predict import load_model, raw_inputs
 from moa_tf.serving.warmup import FILE
 from pipelines.evaluation import means_of_others, multi_label_metrics
 
@@ -124,23 +122,21 @@ def test_predictions_are_those_of_the_pushed_model(pipeline, first):
     np.testing.assert_allclose(predicted[local.columns[1:]], local[local.columns[1:]], atol=1e-6)
 
 
-def test_warmup_requests_are_answered(pipeline, first):
+def test_warmup_requests_and_the_card_travel_with_the_pushed_model(pipeline, first):
     from tensorflow_serving.apis import prediction_log_pb2
 
-    loaded = tf.saved_model.load(first["pushed"])
+    pushed = Path(first["pushed"])
+    loaded = tf.saved_model.load(str(pushed))
     logs = [
         prediction_log_pb2.PredictionLog.FromString(record)
-        for record in tf.data.TFRecordDataset(str(Path(first["pushed"]) / FILE)).as_numpy_iterator()
+        for record in tf.data.TFRecordDataset(str(pushed / FILE)).as_numpy_iterator()
     ]
-    requests = {log.predict_log.request.model_spec.signature_name: log.predict_log.request for log in logs}
-    assert requests.keys() == loaded.signatures.keys()
-    dataset = read_dataset(pipeline.data)
-    known = load_model(first["pushed"]).predict(dataset.signatures)
-    for name in ("serving_default", "serving_examples"):
-        inputs = {key: tf.constant(tf.make_ndarray(value)) for key, value in requests[name].inputs.items()}
-        answer = loaded.signatures[name](**inputs)["probabilities"].numpy()
-        assert np.abs(known - answer).max(1).min() < 1e-6
-    assert raw_inputs(dataset.signatures).keys() == requests["serving_default"].inputs.keys()
+    requests = [getattr(log, log.WhichOneof("log_type")).request for log in logs]
+    assert {request.model_spec.signature_name for request in requests} == set(loaded.signatures)
+    (default,) = [r for r in requests if r.model_spec.signature_name == "serving_default"]
+    inputs = {key: tf.constant(tf.make_ndarray(value)) for key, value in default.inputs.items()}
+    assert np.isfinite(loaded.signatures["serving_default"](**inputs)["probabilities"]).all()
+    assert json.loads((pushed / "model_card.json").read_text())["training_data"]["simulated"] is True
 
 
 def test_a_drifted_table_is_refused(pipeline, first, capsys):
