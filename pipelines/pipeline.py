@@ -8,7 +8,6 @@ is no Transform: a model of this project carries its preprocessing, so that trai
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -199,11 +198,3 @@ def _prediction(
         out=str(settings.predictions),
     )
     return [examples, statistics, skew, gate, inferrer, table]
-
-
-def has_docker() -> bool:
-    """Whether a Docker engine answers, which InfraValidator needs."""
-    try:
-        return subprocess.run(["docker", "info"], capture_output=True, timeout=10).returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
-        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from tfx.proto import distribution_validator_pb2
 
 from moa_tf.atomic import replacing
 from moa_tf.data.schema import TYPES, Dataset
+from moa_tf.errors import InputError
 from pipelines.examples import DRUG, ID, NONSCORED, TARGETS, Panel
 
 WIDER = 0.5
@@ -30,6 +32,25 @@ def write_schema(file: Path, dataset: Dataset) -> None:
     """Writes the schema of a table's examples as text, to be read and changed by hand."""
     with replacing(file) as temporary:
         temporary.write_text(text_format.MessageToString(make_schema(dataset)), encoding="utf-8")
+
+
+def keep_schema(file: Path, root: Path) -> Path:
+    """The schema under a name that its content gives: ImportSchemaGen's cache knows it by its path alone.
+
+    Raises:
+        InputError: no file, or no schema in it.
+    """
+    if not file.is_file():
+        raise InputError(f"{file}: no such file, expected a schema")
+    content = file.read_bytes()
+    try:
+        text_format.Parse(content, schema_pb2.Schema())
+    except (text_format.ParseError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: {error}, expected a schema in text format") from None
+    kept = root / "schemas" / hashlib.sha256(content).hexdigest()[:12] / "schema.pbtxt"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_bytes(content)
+    return kept
 
 
 def make_schema(dataset: Dataset) -> schema_pb2.Schema:

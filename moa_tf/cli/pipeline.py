@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +17,11 @@ from moa_tf.cli.loading import load
 from moa_tf.cli.options import LocalPath, json_option, validation_options
 from moa_tf.cli.output import print_lines, print_table, write_json
 from moa_tf.cli.startup import import_tensorflow
-from moa_tf.config import override
 from moa_tf.errors import InputError
-from moa_tf.models.base import FAMILIES, get_family
+from moa_tf.models.base import FAMILIES
+from moa_tf.serving.server.external import has_docker
 
 if TYPE_CHECKING:
-    from moa_tf.data.schema import Dataset
     from pipelines.pipeline import Settings
 
 NEEDED = ("tfx", "tfx_bsl", "tensorflow_data_validation", "tensorflow_model_analysis", "ml_metadata")
@@ -129,14 +128,14 @@ def run(
     _require_tfx()
     _import_tfx()
     from pipelines import METADATA, local
-    from pipelines.pipeline import has_docker
-    from pipelines.schema import write_schema
+    from pipelines.options import make_settings, with_prediction
+    from pipelines.schema import keep_schema, write_schema
     from pipelines.status import read_runs
 
     tell = _tell
     dataset = load(data, training["seed"], missing, tell)
     root.mkdir(parents=True, exist_ok=True)
-    settings = _settings(
+    settings = make_settings(
         dataset, name, root, data.absolute(), destination, worse, beam, runs=root / "runs", training=training
     )
     if not (schema or root / "schema.pbtxt").exists():
@@ -144,14 +143,16 @@ def run(
             raise InputError(f"--schema {schema}: no such file")
         write_schema(root / "schema.pbtxt", dataset)
         tell(f"{root / 'schema.pbtxt'}: written from this table; later ones are held to it")
-    settings = _with(settings, schema=_keep_schema(schema or root / "schema.pbtxt", root), infra=has_docker())
+    settings = replace(
+        settings, schema=keep_schema(schema or root / "schema.pbtxt", root), infra=has_docker()
+    )
     if not settings.infra:
         tell("InfraValidator: left out, as no Docker engine answers here")
     if (root / METADATA).exists():
         pushed = {each.pushed for each in read_runs(root, None)} - {""}
-        settings = _with(settings, gone=tuple(sorted(path for path in pushed if not Path(path).is_dir())))
+        settings = replace(settings, gone=tuple(sorted(path for path in pushed if not Path(path).is_dir())))
     if features is not None:
-        settings = _with_prediction(settings, features.absolute(), root, dataset, tell)
+        settings = with_prediction(settings, features.absolute(), root, dataset, tell)
     seconds = _run(local, settings, root, tell)
     result = read_runs(root, 1)[0]
     _report(result)
@@ -248,16 +249,17 @@ def compile_(
     _require_tfx()
     _import_tfx()
     from pipelines.kubeflow import compile_pipeline
+    from pipelines.options import make_settings
     from pipelines.schema import write_schema
 
     dataset = load(data, training["seed"], missing, _tell)
     root = Path(mounted)
-    settings = _settings(
+    settings = make_settings(
         dataset, name, root, root / "data", root / "saved_models" / name, worse, beam, root / "runs", training
     )
-    settings = _with(settings, plain=True, schema=root / "schema.pbtxt")
+    settings = replace(settings, plain=True, schema=root / "schema.pbtxt")
     if pipeline_root is not None:
-        settings = _with(settings, root=pipeline_root)
+        settings = replace(settings, root=pipeline_root)
     compiled = compile_pipeline(settings, image, out)
     write_schema(out.with_name("schema.pbtxt"), dataset)
     tasks = compiled["pipelineSpec"]["root"]["dag"]["tasks"]
@@ -298,97 +300,6 @@ def _check_name(name: str) -> str:
 
 def _tell(line: str) -> None:
     click.echo(line, err=True)
-
-
-def _with(settings: Settings, **changes: Any) -> Settings:
-    return dataclasses.replace(settings, **changes)
-
-
-def _settings(
-    dataset: Dataset,
-    name: str,
-    root: Path,
-    data: Path,
-    destination: Path,
-    worse: float,
-    beam: Sequence[str],
-    runs: Path,
-    training: dict[str, Any],
-) -> Settings:
-    """The pipeline of a call's options, without a schema's file."""
-    from pipelines.examples import Panel
-    from pipelines.pipeline import Settings as Made
-
-    family = get_family(training["model"])
-    preset = training["preset"]
-    if preset is not None and preset not in family.presets:
-        raise InputError(f"--preset {preset}: expected one of {', '.join(family.presets)}")
-    given = {"epochs": training["epochs"], "batch_size": training["batch_size"]}
-    assignments = [f"{key}={value}" for key, value in given.items() if value is not None]
-    assignments += training["assignments"]
-    override(
-        family.presets[preset or family.choose_preset(len(dataset))], assignments
-    )  # Wrong ones are found now.
-    odd = [flag for flag in beam if "=" not in flag]
-    if odd:
-        raise InputError(f"--beam {odd[0]}: expected KEY=VALUE")
-    keys = ("model", "preset", "only_fold", "refit", "strategy", "logical_devices", "precision")
-    trainer = {
-        **{key: training[key] for key in keys},
-        "settings": assignments,
-        "validation": {
-            **{key: training[key] for key in ("split", "folds", "seeds", "seed")},
-            "shuffle_labels": False,
-        },
-        "runs": str(runs),
-    }
-    return Made(
-        name,
-        str(root / "artifacts"),
-        data,
-        dataclasses.replace(Panel.of(dataset), source=str(data)),
-        dataset.fingerprint,
-        Path(),
-        trainer,
-        str(destination),
-        worse=worse,
-        beam=tuple(f"--{flag.lstrip('-')}" for flag in beam),
-    )
-
-
-def _keep_schema(file: Path, root: Path) -> Path:
-    """The schema under a name that its content gives: ImportSchemaGen's cache knows it by its path alone."""
-    import hashlib
-
-    if not file.is_file():
-        raise InputError(f"{file}: no such file, expected a schema")
-    from google.protobuf import text_format
-    from tensorflow_metadata.proto.v0 import schema_pb2
-
-    content = file.read_bytes()
-    try:
-        text_format.Parse(content, schema_pb2.Schema())
-    except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: {error}, expected a schema in text format") from None
-    kept = root / "schemas" / hashlib.sha256(content).hexdigest()[:12] / "schema.pbtxt"
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    kept.write_bytes(content)
-    return kept
-
-
-def _with_prediction(
-    settings: Settings, features: Path, root: Path, dataset: Dataset, tell: Callable[[str], None]
-) -> Settings:
-    from moa_tf.data.fingerprint import fingerprint_signatures
-    from moa_tf.data.read import read_features
-
-    signatures = read_features(features, dataset.signatures.spec, tell)
-    return _with(
-        settings,
-        predict=features,
-        predict_digest=fingerprint_signatures(signatures),
-        predictions=root / "predictions.parquet",
-    )
 
 
 def _run(local: Any, settings: Settings, root: Path, tell: Callable[[str], None]) -> dict[str, float]:

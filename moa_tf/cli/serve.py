@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import tempfile
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,12 +16,11 @@ from moa_tf.cli.startup import import_tensorflow
 from moa_tf.errors import InputError
 
 if TYPE_CHECKING:
-    from moa_tf.serving.server.models import Policy
-    from moa_tf.serving.server.settings import Settings
+    from moa_tf.serving.server.policies import Policy
 
 TOKEN = "MOA_TF_TOKEN"
-OWN = ("token_file", "allow_host", "max_body", "max_rows", "idle", "poll", "drain")
-"""Parameters that TensorFlow Serving has nothing like."""
+OWN = ("threads", "batch_delay", "token_file", "allow_host", "max_body", "max_rows", "idle", "poll", "drain")
+"""Parameters that are the embedded server's alone."""
 
 
 @click.command()
@@ -138,7 +136,7 @@ def serve(
     swapped in while requests go on; models are called by their directory's name.
 
     The embedded server is for development: one process, with a page at / where a table can be dropped. What answers in
-    production is TensorFlow Serving, see deploy/.
+    production is TensorFlow Serving, see deploy/. With it, threads, batches and the limits below are its own matter.
 
     \b
     Examples:
@@ -164,70 +162,46 @@ def serve(
         click.echo(
             f"warning: {host} may be reached by others, and no token is asked for (--token-file)", err=True
         )
-    threads = threads or min(os.cpu_count() or 1, 4)
     _need_extra()
-    given = [
-        name for name in OWN if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
-    ]
-    _serve(root, engine, versions, label, config, settings, threads, batch_delay / 1000, poll, given)
-
-
-def _serve(
-    root: Path,
-    engine: str,
-    versions: str,
-    labels: tuple[str, ...],
-    config: Path | None,
-    settings: Settings,
-    threads: int,
-    delay: float,
-    poll: float,
-    given: list[str],
-) -> None:
     from moa_tf.serving.server import external
-    from moa_tf.serving.server.models import find_models
-    from moa_tf.serving.server.policies import parse_labels, parse_versions
+    from moa_tf.serving.server.policies import check_labels, find_models, parse_labels, parse_versions
 
     latest, specific = parse_versions(versions)
-    parsed = parse_labels(labels)
+    labels = parse_labels(label)
     if config is None:
         find_models(root)  # before TensorFlow takes its seconds
-    engine = _choose(engine, external)
-    # Else its C++ side writes some lines for each request that a model refuses.
+    engine = external.choose(engine)
+    source = click.core.ParameterSource.COMMANDLINE
+    given = [name for name in OWN if context.get_parameter_source(name) == source]
+    if engine != external.EMBEDDED and given:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise InputError(
+            f"{names}: not with TensorFlow Serving, which does otherwise; expected --engine embedded with it"
+        )
+    # Else TensorFlow's C++ side writes some lines for each request that a model refuses.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import_tensorflow()
-    policies = _policies(root, config, latest, specific, parsed)
-    from moa_tf.serving.server.embedded import Embedded, check_labels
-
+    policies = _policies(root, config, latest, specific, labels)
     check_labels(policies)
-    if engine != "embedded":
-        if given:
-            names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-            raise InputError(
-                f"{names}: TensorFlow Serving has nothing like it, expected --engine embedded with it"
-            )
-        return _run_external(engine, policies, settings, threads, delay, external)
+    tell = partial(click.echo, err=True)
+    if engine != external.EMBEDDED:
+        raise click.exceptions.Exit(1 if external.run(engine, policies, settings, tell) else 0)
+    from moa_tf.serving.server.embedded import Embedded
+
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr, force=True
     )
     for name in ("absl", "tensorflow", "uvicorn"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    Embedded(
-        policies,
-        settings,
-        threads=threads,
-        delay=delay,
-        poll=poll,
-        tell=lambda line: click.echo(line, err=True),
-    ).run()
+    threads = threads or min(os.cpu_count() or 1, 4)
+    Embedded(policies, settings, threads=threads, delay=batch_delay / 1000, poll=poll, tell=tell).run()
 
 
 def _policies(
     root: Path, config: Path | None, latest: int, specific: tuple[int, ...], labels: dict[str, int]
 ) -> dict[str, Policy]:
     from moa_tf.serving.server.errors import Refused
-    from moa_tf.serving.server.models import Policy, find_models
-    from moa_tf.serving.server.policies import policies_of, read_config
+    from moa_tf.serving.server.policies import Policy, find_models, policies_of, read_config
 
     if config is None:
         found = find_models(root)
@@ -242,46 +216,6 @@ def _policies(
         return policies_of(read_config(config), base=root)
     except Refused as error:
         raise InputError(f"{config}: {error.message}") from None
-
-
-def _choose(engine: str, external: Any) -> str:
-    if engine == "tensorflow-serving" and external.find_program() is None:
-        raise InputError(f"--engine tensorflow-serving: {external.PROGRAM} is not on the PATH")
-    if engine == "docker" and not external.has_docker():
-        raise InputError("--engine docker: no Docker that answers")
-    if engine == "auto":
-        if external.find_program() is not None:
-            return "tensorflow-serving"
-        return "docker" if external.has_docker() else "embedded"
-    return engine
-
-
-def _run_external(
-    engine: str, policies: dict[str, Policy], settings: Settings, threads: int, delay: float, external: Any
-) -> None:
-    import subprocess
-
-    with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        if engine == "docker":
-            directory.chmod(0o755)  # the image may run as another user
-            command = external.docker_command(policies, settings, directory, threads, delay)
-        else:
-            if settings.host not in ("0.0.0.0", "127.0.0.1"):
-                raise InputError(f"--host {settings.host}: {external.PROGRAM} listens on all addresses")
-            command = external.program_command(
-                external.find_program(), policies, replace(settings), directory, threads, delay
-            )
-        click.echo(" ".join(command), err=True)
-        process = subprocess.Popen(command)
-        try:
-            status = process.wait()
-        except BaseException:
-            process.terminate()  # it gets to finish what runs
-            process.wait()
-            raise
-    if status:
-        raise click.exceptions.Exit(1)
 
 
 def _token(file: Path | None) -> str:

@@ -28,10 +28,11 @@ from tensorflow_serving.apis import (
 
 from moa_tf.serving.server.errors import Code, Refused, invalid
 from moa_tf.serving.server.metrics import Metrics
-from moa_tf.serving.server.models import CLASSIFY, DEFAULT, Models, Version, examples_of
+from moa_tf.serving.server.models import Models
 from moa_tf.serving.server.policies import policies_of
 from moa_tf.serving.server.settings import Settings
 from moa_tf.serving.server.tensors import Arrays, check_limit, count_rows, from_proto, to_proto
+from moa_tf.serving.server.version import CLASSIFY, DEFAULT, Version, examples_of
 
 log = logging.getLogger("moa_tf.server")
 

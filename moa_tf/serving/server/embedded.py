@@ -10,7 +10,6 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 import uvicorn
 
@@ -19,7 +18,8 @@ from moa_tf.serving.server.batching import Batcher
 from moa_tf.serving.server.calls import Calls, make_server, tell_health
 from moa_tf.serving.server.limits import patient_protocol
 from moa_tf.serving.server.metrics import Metrics
-from moa_tf.serving.server.models import Models, Policy
+from moa_tf.serving.server.models import Models
+from moa_tf.serving.server.policies import Policy
 from moa_tf.serving.server.rest import Rest
 from moa_tf.serving.server.settings import Settings
 
@@ -158,15 +158,3 @@ def _allow_connections(number: int) -> None:
     if soft != resource.RLIM_INFINITY and soft < wanted:
         most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-
-
-def check_labels(policies: dict[str, Policy]) -> None:
-    """Raises `InputError` where a label is of a version that is not served."""
-    for name, policy in policies.items():
-        there = policy.wanted()
-        for label, number in policy.labels.items():
-            if number not in there:
-                raise InputError(
-                    f"{name}: label {label} is of version {number}, which is not served "
-                    f"({', '.join(map(str, there)) or 'none'} of {Path(policy.root)})"
-                )

@@ -4,31 +4,82 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from moa_tf.serving.server.models import Policy
+from moa_tf.errors import InputError
+from moa_tf.serving.server.policies import Policy
 from moa_tf.serving.server.settings import Settings
 
 PROGRAM = "tensorflow_model_server"
 IMAGE = "tensorflow/serving:2.19.1"
-"""The newest image when this was written; any that knows the model's operations will do."""
-
-
-def find_program() -> str | None:
-    """The path of TensorFlow Serving's server."""
-    return shutil.which(PROGRAM)
+"""The image that `deploy/` names too."""
+EMBEDDED, ON_PATH, DOCKER = ENGINES = ("embedded", "tensorflow-serving", "docker")
 
 
 def has_docker() -> bool:
-    """Whether Docker is there and answers."""
-    if shutil.which("docker") is None:
-        return False
+    """Whether a Docker engine answers."""
     try:
-        answer = subprocess.run(["docker", "info"], capture_output=True, timeout=10, check=False)
+        return (
+            subprocess.run(["docker", "info"], capture_output=True, timeout=10, check=False).returncode == 0
+        )
     except (OSError, subprocess.TimeoutExpired):
         return False
-    return answer.returncode == 0
+
+
+def choose(engine: str) -> str:
+    """One of `ENGINES`; of `auto` the first that is there: the program, the image, the embedded server.
+
+    Raises:
+        InputError: the one that is asked for is not there.
+    """
+    if engine == EMBEDDED:
+        return engine
+    if engine in ("auto", ON_PATH) and shutil.which(PROGRAM):
+        return ON_PATH
+    if engine in ("auto", DOCKER) and has_docker():
+        return DOCKER
+    if engine == "auto":
+        return EMBEDDED
+    lacking = f"{PROGRAM} is not on the PATH" if engine == ON_PATH else "no Docker that answers"
+    raise InputError(f"--engine {engine}: {lacking}")
+
+
+def run(engine: str, policies: dict[str, Policy], settings: Settings, tell: Callable[[str], None]) -> int:
+    """Runs TensorFlow Serving until it ends, or this process is told to; its exit status.
+
+    Raises:
+        InputError: it cannot ask for a token, or listen on that address alone.
+    """
+    if settings.token:
+        raise InputError(
+            "a token is asked for, which TensorFlow Serving cannot: expected --engine embedded with it"
+        )
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        directory.chmod(0o755)  # the image may run as another user
+        if engine == DOCKER:
+            command = docker_command(policies, settings, directory)
+        else:
+            if settings.host not in ("0.0.0.0", "127.0.0.1"):
+                raise InputError(
+                    f"--host {settings.host}: {PROGRAM} listens on all addresses, expected 0.0.0.0"
+                )
+            if settings.local:
+                tell(
+                    f"warning: {PROGRAM} listens on all addresses of this machine (--engine embedded does not)"
+                )
+            command = program_command(policies, settings, directory)
+        tell(" ".join(command))
+        process = subprocess.Popen(command)
+        try:
+            return process.wait()
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
 
 
 def model_config(policies: dict[str, Policy], bases: dict[str, str]) -> str:
@@ -51,63 +102,41 @@ def model_config(policies: dict[str, Policy], bases: dict[str, str]) -> str:
     return text_format.MessageToString(config)
 
 
-def _flags(config: Path | str, settings: Settings, batching: Path | str) -> list[str]:
-    return [
-        f"--model_config_file={config}",
-        "--model_config_file_poll_wait_seconds=0",
-        "--allow_version_labels_for_unavailable_models=true",
-        "--enable_batching=true",
-        f"--batching_parameters_file={batching}",
-        f"--rest_api_timeout_in_ms={round(1000 * settings.timeout)}",
-    ]
-
-
-def _batching(threads: int, delay: float) -> str:
-    return (
-        f"max_batch_size {{ value: 256 }}\nbatch_timeout_micros {{ value: {round(1e6 * delay)} }}\n"
-        f"num_batch_threads {{ value: {threads} }}\nmax_enqueued_batches {{ value: 1000 }}\n"
+def program_command(policies: dict[str, Policy], settings: Settings, directory: Path) -> list[str]:
+    """The command line of TensorFlow Serving's program; its configuration is written to `directory`."""
+    config = _write(
+        directory, policies, {name: str(policy.root.resolve()) for name, policy in policies.items()}
     )
+    ports = [f"--port={settings.grpc_port or 0}", f"--rest_api_port={settings.port}"]
+    return [PROGRAM, *ports, *_flags(config, settings)]
 
 
-def program_command(
-    program: str, policies: dict[str, Policy], settings: Settings, directory: Path, threads: int, delay: float
-) -> list[str]:
-    """The command line of TensorFlow Serving's program; its files are written to `directory`."""
-    bases = {name: str(policy.root.resolve()) for name, policy in policies.items()}
-    config, batching = _write(directory, policies, bases, threads, delay)
-    return [
-        program,
-        f"--port={settings.grpc_port or 0}",
-        f"--rest_api_port={settings.port}",
-        *_flags(config, settings, batching),
-    ]
-
-
-def docker_command(
-    policies: dict[str, Policy], settings: Settings, directory: Path, threads: int, delay: float
-) -> list[str]:
-    """The command line of TensorFlow Serving's image; its files are written to `directory`."""
-    bases = {name: f"/models/{name}" for name in policies}
-    _write(directory, policies, bases, threads, delay)
+def docker_command(policies: dict[str, Policy], settings: Settings, directory: Path) -> list[str]:
+    """The command line of TensorFlow Serving's image; its configuration is written to `directory`."""
+    config = _write(directory, policies, {name: f"/models/{name}" for name in policies})
     publish = [f"--publish={settings.host}:{settings.port}:8501"]
     if settings.grpc_port is not None:
         publish.append(f"--publish={settings.host}:{settings.grpc_port}:8500")
-    mounts = [
-        f"--mount=type=bind,readonly,source={policy.root.resolve()},target=/models/{name}"
-        for name, policy in policies.items()
-    ]
+    mounts = {f"/models/{name}": policy.root.resolve() for name, policy in policies.items()}
+    mounts["/config"] = directory
     return [
-        *("docker", "run", "--rm", "--init", *publish, *mounts),
-        f"--mount=type=bind,readonly,source={directory},target=/config",
+        *("docker", "run", "--rm", "--init", *publish),
+        *(f"--mount=type=bind,readonly,source={source},target={target}" for target, source in mounts.items()),
         *("--entrypoint", PROGRAM, IMAGE, "--port=8500", "--rest_api_port=8501"),
-        *_flags("/config/models.config", settings, "/config/batching.config"),
+        *_flags(Path("/config", config.name), settings),
     ]
 
 
-def _write(
-    directory: Path, policies: dict[str, Policy], bases: dict[str, str], threads: int, delay: float
-) -> tuple[Path, Path]:
-    config, batching = directory / "models.config", directory / "batching.config"
+def _write(directory: Path, policies: dict[str, Policy], bases: dict[str, str]) -> Path:
+    config = directory / "models.config"
     config.write_text(model_config(policies, bases), encoding="utf-8")
-    batching.write_text(_batching(threads, delay), encoding="utf-8")
-    return config, batching
+    return config
+
+
+def _flags(config: Path, settings: Settings) -> list[str]:
+    # Without batching: there a request that a model refuses takes those that share its batch with it.
+    return [
+        f"--model_config_file={config}",
+        "--allow_version_labels_for_unavailable_models=true",
+        f"--rest_api_timeout_in_ms={round(1000 * settings.timeout)}",
+    ]

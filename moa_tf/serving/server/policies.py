@@ -4,12 +4,62 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from moa_tf.errors import InputError
 from moa_tf.serving.server.errors import Code, Refused, invalid
-from moa_tf.serving.server.models import Policy
+from moa_tf.serving.versions import versions
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Which versions of a model are to be in service.
+
+    Attributes:
+        root: the directory of its versions.
+        latest: how many of the highest numbers; 0 for all.
+        specific: these alone, whatever `latest` says.
+        labels: name -> version.
+    """
+
+    root: Path
+    latest: int = 1
+    specific: tuple[int, ...] = ()
+    labels: dict[str, int] = field(default_factory=dict)
+
+    def wanted(self) -> dict[int, Path]:
+        """Number -> directory of those that are there."""
+        there = {
+            number: path for number, path in versions(self.root).items() if (path / "saved_model.pb").exists()
+        }
+        if self.specific:
+            return {number: there[number] for number in self.specific if number in there}
+        return {number: there[number] for number in sorted(there)[-self.latest :]}
+
+    def unserved_labels(self) -> dict[str, int]:
+        """Labels of versions that are not to be in service, or not there."""
+        there = self.wanted()
+        return {label: number for label, number in self.labels.items() if number not in there}
+
+
+def find_models(root: Path) -> dict[str, Path]:
+    """Name -> directory of versions: `root` itself if it holds versions, else each directory in it that does.
+
+    Raises:
+        InputError: there is none.
+    """
+    if versions(root):
+        return {root.resolve().name: root}
+    below = sorted(root.iterdir()) if root.is_dir() else []
+    found = {path.name: path for path in below if versions(path)}
+    if not found:
+        raise InputError(f"{root}: expected numbered versions of a model, or directories of them")
+    strange = [name for name in found if set(name) & set(":/")]
+    if strange:
+        raise InputError(f"{root}: the name of a model cannot hold ':', which {strange[0]} does")
+    return found
 
 
 def read_config(path: Path) -> Any:
@@ -97,3 +147,13 @@ def parse_labels(texts: Sequence[str]) -> dict[str, int]:
             raise InputError(f"--label {text}: expected NAME=VERSION, such as stable=3")
         labels[match[1]] = int(match[2])
     return labels
+
+
+def check_labels(policies: dict[str, Policy]) -> None:
+    """Raises `InputError` where a label is of a version that is not served."""
+    for name, policy in policies.items():
+        for label, number in policy.unserved_labels().items():
+            there = ", ".join(map(str, policy.wanted())) or "none"
+            raise InputError(
+                f"{name}: label {label} is of version {number}, which is not served ({there} of {policy.root})"
+            )

@@ -18,7 +18,7 @@ from moa_tf.serving.server import metrics as prometheus
 from moa_tf.serving.server.errors import Code, Refused
 from moa_tf.serving.server.limits import Budget, read_body
 from moa_tf.serving.server.metrics import Metrics
-from moa_tf.serving.server.models import CLASSIFY, DEFAULT, Models, Version
+from moa_tf.serving.server.models import Models
 from moa_tf.serving.server.openapi import ANSWERS, BODIES, PARAMETERS
 from moa_tf.serving.server.settings import Settings
 from moa_tf.serving.server.table import Tables
@@ -32,6 +32,7 @@ from moa_tf.serving.server.tensors import (
     predict_inputs,
     read_json,
 )
+from moa_tf.serving.server.version import CLASSIFY, DEFAULT, Version
 
 log = logging.getLogger("moa_tf.server")
 

@@ -23,9 +23,9 @@ from moa_tf.serving.predict import raw_columns
 from moa_tf.serving.server.batching import Arrays
 from moa_tf.serving.server.errors import Code, Refused, invalid
 from moa_tf.serving.server.limits import inflate
-from moa_tf.serving.server.models import DEFAULT, Version
 from moa_tf.serving.server.settings import Settings
 from moa_tf.serving.server.tensors import check_limit
+from moa_tf.serving.server.version import DEFAULT, Version
 from moa_tf.serving.versions import REFERENCES
 
 TOP, MOST = 5, 50

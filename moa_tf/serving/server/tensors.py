@@ -133,9 +133,9 @@ def _array(name: str, values: Any, expected: Input) -> np.ndarray:
         try:
             array = np.asarray(values)
         except ValueError:
-            raise invalid(f"{name}: expected lists of one length, {_shape(expected)}") from None
+            raise invalid(f"{name}: expected lists of one length, of the shape {_shape(expected)}") from None
         if array.dtype.kind not in "iuf":
-            raise invalid(f"{name}: expected numbers, {_shape(expected)}")
+            raise invalid(f"{name}: expected numbers, of the shape {_shape(expected)}")
         with np.errstate(over="ignore"):  # then infinite, which the model refuses
             array = array.astype(np.float32, copy=False)
     if array.size == 0 and array.ndim and len(array) == 0:
@@ -167,13 +167,13 @@ def _is_bytes(value: Any) -> bool:
 
 
 def _shape(expected: Input) -> str:
-    return f"of the shape [{', '.join(map(str, ('B', *expected.shape)))}]"
+    return f"[{', '.join(map(str, ('B', *expected.shape)))}]"
 
 
 def check_shape(name: str, shape: Sequence[int], expected: Input) -> None:
     """Raises `Refused` if `shape` is not [B, *expected.shape]."""
     if len(shape) != 1 + len(expected.shape) or tuple(shape[1:]) != expected.shape:
-        raise invalid(f"{name}: expected the shape {_shape(expected)[13:]}, got {list(shape)}")
+        raise invalid(f"{name}: expected the shape {_shape(expected)}, got {list(shape)}")
 
 
 def count_rows(arrays: Arrays) -> int:

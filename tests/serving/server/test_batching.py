@@ -26,15 +26,20 @@ class Counted:
         return {"y": 2 * x, "fixed": np.array([7])}
 
 
+def busy(*values, **options):
+    """A function, and a batcher whose one thread computes these values till the gate is opened."""
+    counted, batcher = Counted(), Batcher(1, **options)
+    first = submit(batcher, counted, *values)
+    assert counted.begun.wait(30)
+    return counted, batcher, first
+
+
 def submit(batcher, counted, *values):
     return batcher.submit(counted.step, {"x": np.array(values)}, len(values))
 
 
 def test_what_waits_is_computed_together_and_parted_again():
-    counted = Counted()
-    batcher = Batcher(1)
-    first = submit(batcher, counted, 1)
-    assert counted.begun.wait(30)  # the thread is busy: the others gather
+    counted, batcher, first = busy(1)
     others = [submit(batcher, counted, *values) for values in ((2, 3), (4,), (5, 6))]
     counted.gate.set()
     assert first.result(30)["y"].tolist() == [2]
@@ -46,10 +51,7 @@ def test_what_waits_is_computed_together_and_parted_again():
 
 
 def test_one_requests_fault_is_not_the_others():
-    counted = Counted()
-    batcher = Batcher(1)
-    submit(batcher, counted, 0)
-    assert counted.begun.wait(30)
+    counted, batcher, _ = busy(0)
     good, bad, also = (submit(batcher, counted, value) for value in (1, -1, 2))
     counted.gate.set()
     assert good.result(30)["y"].tolist() == [2]
@@ -75,10 +77,7 @@ def test_many_rows_are_cut_and_leave_others_their_turn():
 
 
 def test_what_is_cancelled_is_not_computed():
-    counted = Counted()
-    batcher = Batcher(1)
-    submit(batcher, counted, 1)
-    assert counted.begun.wait(30)
+    counted, batcher, _ = busy(1)
     gone = submit(batcher, counted, 2)
     assert gone.cancel()
     counted.gate.set()
@@ -87,10 +86,7 @@ def test_what_is_cancelled_is_not_computed():
 
 
 def test_too_much_is_refused_and_closing_ends_what_waits():
-    counted = Counted()
-    batcher = Batcher(1, limit=3)
-    submit(batcher, counted, 1)
-    assert counted.begun.wait(30)
+    counted, batcher, _ = busy(1, limit=3)
     waiting = submit(batcher, counted, 2, 3)
     assert batcher.waiting == 2
     with pytest.raises(Refused, match="too busy") as refused:

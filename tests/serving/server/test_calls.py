@@ -187,6 +187,14 @@ def test_metadata_and_status(stub, channel):
     assert refused(models.GetModelStatus, status)[0] == grpc.StatusCode.NOT_FOUND
 
 
+def test_calls_that_are_not_answered(channel):
+    for call in ("PredictionService/PredictStreamed", "SessionService/SessionRun"):
+        ask = channel.unary_unary(f"/tensorflow.serving.{call}")
+        with pytest.raises(grpc.RpcError) as error:
+            ask(b"", timeout=60)
+        assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
 def test_health(channel):
     health = health_pb2_grpc.HealthStub(channel)
     for service in ("", "tensorflow.serving.PredictionService"):

@@ -11,7 +11,7 @@ from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 from moa_tf.cli.main import cli
 from moa_tf.errors import InputError
 from moa_tf.serving.server.external import docker_command, model_config, program_command
-from moa_tf.serving.server.models import Policy
+from moa_tf.serving.server.policies import Policy
 from moa_tf.serving.server.settings import Settings
 
 
@@ -32,16 +32,22 @@ def test_the_configuration_says_the_same_to_tensorflow_serving(tmp_path):
 
 def test_commands(tmp_path):
     policies = {"m": Policy(tmp_path / "m")}
-    command = program_command("/bin/server", policies, Settings(port=1, grpc_port=2), tmp_path, 3, 0.002)
-    assert command[0] == "/bin/server"
-    assert {"--port=2", "--rest_api_port=1", f"--model_config_file={tmp_path}/models.config"} <= set(command)
+    command = program_command(policies, Settings(port=1, grpc_port=2, timeout=1.5), tmp_path)
+    assert command == [
+        "tensorflow_model_server",
+        "--port=2",
+        "--rest_api_port=1",
+        f"--model_config_file={tmp_path}/models.config",
+        "--allow_version_labels_for_unavailable_models=true",
+        "--rest_api_timeout_in_ms=1500",
+    ]
     assert f'base_path: "{tmp_path}/m"' in (tmp_path / "models.config").read_text()
-    assert "batch_timeout_micros { value: 2000 }" in (tmp_path / "batching.config").read_text()
-    command = docker_command(policies, Settings(port=1, grpc_port=None), tmp_path, 3, 0.0)
+    command = docker_command(policies, Settings(port=1, grpc_port=None), tmp_path)
     assert command[:3] == ["docker", "run", "--rm"]
-    assert "--publish=127.0.0.1:1:8501" in command
-    assert not any("8500" in part for part in command if part.startswith("--publish"))
+    assert [part for part in command if part.startswith("--publish")] == ["--publish=127.0.0.1:1:8501"]
     assert f"--mount=type=bind,readonly,source={tmp_path}/m,target=/models/m" in command
+    assert f"--mount=type=bind,readonly,source={tmp_path},target=/config" in command
+    assert "--model_config_file=/config/models.config" in command
     assert 'base_path: "/models/m"' in (tmp_path / "models.config").read_text()
 
 
@@ -61,9 +67,17 @@ def test_the_program_on_the_path_is_run(root, tmp_path, monkeypatch):
     assert "--rest_api_port=1234" in arguments
     names = [part.name for part in text_format.Parse(config, ModelServerConfig()).model_config_list.config]
     assert sorted(names) == ["other", "tiny"]
-    refused = CliRunner().invoke(cli, ["serve", str(root), "--max-rows", "5"])
-    assert isinstance(refused.exception, InputError)
-    assert "--max-rows: TensorFlow Serving has nothing like it" in str(refused.exception)
+    assert "listens on all addresses" in result.output
+    for options, environment, message in (
+        (["--max-rows", "5", "--threads", "3"], {}, "--threads, --max-rows: not with TensorFlow Serving"),
+        ([], {"MOA_TF_TOKEN": "x" * 16}, "a token is asked for, which TensorFlow Serving cannot"),
+        (["--host", "192.0.2.1"], {}, "listens on all addresses, expected 0.0.0.0"),
+    ):
+        refused = CliRunner().invoke(cli, ["serve", str(root), *options], env=environment)
+        assert isinstance(refused.exception, InputError)
+        assert message in str(refused.exception)
+    program.write_text("#!/bin/sh\nexit 3\n")
+    assert CliRunner().invoke(cli, ["serve", str(root)]).exit_code == 1
 
 
 def test_wrong_calls(root, tmp_path, monkeypatch):

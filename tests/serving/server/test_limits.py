@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import resource
 import socket
 import time
 from urllib.parse import urlsplit
@@ -11,7 +12,12 @@ import grpc
 import numpy as np
 import pytest
 import requests
-from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
 
 from moa_tf.serving.server.settings import Settings
 
@@ -112,7 +118,10 @@ def test_what_is_too_long(strict, columns, served):
 
 
 def test_who_says_nothing_is_closed(strict, served):
-    idle = [connect(strict) for _ in range(200)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    idle = [connect(strict) for _ in range(1000)]
+    assert strict.get("/healthz").status_code == 200
     begun = connect(strict)
     begun.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: ")
     again = connect(strict)
@@ -125,6 +134,7 @@ def test_who_says_nothing_is_closed(strict, served):
             pass
         connection.close()
     assert time.monotonic() - start < 25
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_who_sends_slowly_is_told(strict, served):
@@ -148,11 +158,32 @@ def test_who_sends_slowly_is_told(strict, served):
     slow.close()
 
 
+def test_what_is_not_computed_in_time(root, start, columns):
+    """By a batch that waits for more, longer than a request may take."""
+    server = start(root / "tiny", "--batch-delay", "1000", "--timeout", "0.3")
+    answer = server.post(f"{MODEL}:predict", json={"inputs": columns})
+    assert (answer.status_code, answer.json()) == (504, {"error": "not computed within 0.3 s"})
+    request = get_model_metadata_pb2.GetModelMetadataRequest  # the connection is tried by another call first
+    with grpc.insecure_channel(server.grpc) as channel:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        with pytest.raises(grpc.RpcError) as error:
+            stub.GetModelMetadata(request(), timeout=30)
+        assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        classify = classification_pb2.ClassificationRequest()
+        classify.model_spec.name = "tiny"
+        classify.input.example_list.examples.add()
+        with pytest.raises(grpc.RpcError) as error:
+            stub.Classify(classify, timeout=30)
+        assert error.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    assert server.end() == 0
+
+
 def test_no_http_and_a_client_that_goes(strict, served):
     for data in (b"\x16\x03\x01\x02\x00", b"GET\r\n\r\n", b"\0" * 5000):
         connection = connect(strict)
         connection.sendall(data)
-        assert connection.recv(4096).startswith((b"HTTP/1.1 400", b""))
+        assert connection.recv(4096).startswith(b"HTTP/1.1 400")
+        assert connection.recv(4096) == b""
         connection.close()
     gone = connect(strict)
     gone.sendall(f"POST {MODEL}:predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\n{{".encode())

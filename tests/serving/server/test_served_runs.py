@@ -82,6 +82,16 @@ def test_official_clients_get_what_is_predicted_here(name, home, runs_server):
     np.testing.assert_allclose(answer.json()["outputs"], expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["mlp", "connectivity", "blend"])
+def test_the_contract(name, home, check_contract):
+    from moa_tf.data.read import read_features
+    from moa_tf.serving.predict import load_model
+
+    version = load_model(home / "models" / name)
+    signatures = read_features(home / "data" / "test_features.csv", version.spec).take(np.arange(40))
+    check_contract(version.path, signatures)
+
+
 def test_why_names_reference_drugs(home, runs_server):
     table = (home / "data" / "test_features.csv").read_bytes()
     rows = runs_server.post("/api/models/connectivity:rank?name=t.csv", data=table).json()["rows"]

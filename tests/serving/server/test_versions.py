@@ -8,8 +8,14 @@ import numpy as np
 import pytest
 
 from moa_tf.errors import InputError
-from moa_tf.serving.server.models import Policy, find_models
-from moa_tf.serving.server.policies import parse_labels, parse_versions, policies_of, read_config
+from moa_tf.serving.server.policies import (
+    Policy,
+    find_models,
+    parse_labels,
+    parse_versions,
+    policies_of,
+    read_config,
+)
 
 
 @pytest.fixture
