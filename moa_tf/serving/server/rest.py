@@ -29,8 +29,8 @@ from moa_tf.serving.server.tensors import (
     classify_inputs,
     count_rows,
     predict_answer,
-    predict_inputs,
     read_json,
+    read_predict,
 )
 from moa_tf.serving.server.version import CLASSIFY, DEFAULT, Version
 
@@ -147,15 +147,9 @@ class Rest:
         return answer
 
     async def _predict(self, request: Request, version: Version, body: bytes) -> Response:
-        asked = read_json(body)
-        name = asked.get("signature_name") or DEFAULT
-        if not isinstance(name, str):
-            raise Refused(Code.INVALID_ARGUMENT, "'signature_name' key must be a string value")
-        signature = version.signature(name)
-        inputs, rows, by_rows = predict_inputs(asked, signature.inputs)
-        del asked
+        name, inputs, rows, by_rows = read_predict(body, DEFAULT, lambda name: version.signature(name).inputs)
         outputs = await self._compute(version, name, inputs, rows)
-        return _json(predict_answer(outputs, rows, signature.step.of_rows, by_rows))
+        return _json(predict_answer(outputs, rows, version.signature(name).step.of_rows, by_rows))
 
     async def _classify(self, request: Request, version: Version, body: bytes) -> Response:
         asked = read_json(body)

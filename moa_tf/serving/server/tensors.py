@@ -9,7 +9,7 @@ import base64
 import binascii
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ import numpy as np
 import orjson
 
 from moa_tf.serving.server.errors import invalid
+from moa_tf.serving.server.plain_json import read_plain
 
 if TYPE_CHECKING:
     from tensorflow.core.framework.tensor_pb2 import TensorProto
@@ -64,8 +65,32 @@ def read_json(body: bytes) -> dict[str, Any]:
     return value
 
 
-def predict_inputs(body: Mapping[str, Any], inputs: Inputs) -> tuple[Arrays, int, bool]:
-    """Arrays, their number of rows, and whether the request has them by rows (`instances`), of a Predict request.
+def read_predict(
+    body: bytes, default: str, inputs_of: Callable[[str], Inputs]
+) -> tuple[str, Arrays, int, bool]:
+    """A Predict request: the signature's name, its arrays, their number of rows, and whether they came by rows.
+
+    Args:
+        body: JSON.
+        default: name of the signature where none is given.
+        inputs_of: from that name to what is taken.
+
+    Raises:
+        Refused: as `read_json`, `predict_inputs` and `inputs_of` do.
+    """
+    if (plain := read_plain(body, default, inputs_of)) is not None:
+        name, arrays, by_rows = plain
+    else:
+        asked = read_json(body)
+        name = asked.get("signature_name") or default
+        if not isinstance(name, str):
+            raise invalid("'signature_name' key must be a string value")
+        arrays, by_rows = predict_inputs(asked, inputs_of(name))
+    return name, arrays, count_rows(arrays), by_rows
+
+
+def predict_inputs(body: Mapping[str, Any], inputs: Inputs) -> tuple[Arrays, bool]:
+    """Arrays, and whether the request has them by rows (`instances`), of a Predict request.
 
     Raises:
         Refused: both or none of `instances` and `inputs`, other names than the signature's, or values that do not fit.
@@ -81,7 +106,7 @@ def predict_inputs(body: Mapping[str, Any], inputs: Inputs) -> tuple[Arrays, int
         _columns_of_rows(body["instances"], inputs) if by_rows else _columns_by_name(body["inputs"], inputs)
     )
     arrays = {name: _array(name, values, inputs[name]) for name, values in columns.items()}
-    return arrays, count_rows(arrays), by_rows
+    return arrays, by_rows
 
 
 def _columns_by_name(value: Any, inputs: Inputs) -> dict[str, Any]:
