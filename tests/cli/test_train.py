@@ -196,6 +196,7 @@ def test_a_kind_that_does_not_vary_and_targets_without_a_positive(call, data, tm
         assert figures["overall"]["macro_auroc"] is None
 
 
+@pytest.mark.slow
 def test_other_data_are_not_gone_on_with_and_the_same_elsewhere_are(call, data, tmp_path):
     shutil.copytree(data, tmp_path / "moved")
     features = pd.read_csv(data / "test_features.csv")

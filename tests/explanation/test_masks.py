@@ -168,6 +168,7 @@ def write_features(signatures, path):
     table.to_csv(path, index=False)
 
 
+@pytest.mark.slow
 def test_command_explains_an_exported_model(members, signatures, tmp_path):
     function = ensemble_explainer(members)
     metadata = {"model": "tabnet", "simulated": True}

@@ -146,5 +146,6 @@ np.testing.assert_allclose(value, (np.log(p / (1 - p)) ** 2).sum(), rtol=1e-4)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
+@pytest.mark.slow
 def test_on_jax():
     subprocess.run([sys.executable, "-c", JAX], env=os.environ | {"KERAS_BACKEND": "jax"}, check=True)

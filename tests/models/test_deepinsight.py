@@ -91,6 +91,7 @@ def test_the_same_seed_builds_the_same_network(network, preprocessing):
     assert (kernels[0] != kernels[2]).any()
 
 
+@pytest.mark.slow
 def test_both_models_survive_saving(network, preprocessing, signatures, tmp_path):
     expected = network.predict(scale(preprocessing, signatures), verbose=0)
     preprocessing.save(tmp_path / "preprocessing.keras")

@@ -154,7 +154,11 @@ def test_training_step_equals_pytorch_tabnet(case):
 
 @pytest.mark.parametrize(
     ("case", "jit_compile"),
-    [("entmax_1_ungrouped", False), ("entmax_1_ungrouped", True), ("sparsemax_3_grouped", True)],
+    [
+        ("entmax_1_ungrouped", False),
+        ("entmax_1_ungrouped", True),
+        pytest.param("sparsemax_3_grouped", True, marks=pytest.mark.slow),
+    ],
 )
 def test_training_step_in_a_graph_of_unknown_batch_size_equals_pytorch_tabnet(case, jit_compile):
     network, inputs, stored = build_case(case)

@@ -56,6 +56,7 @@ def test_weights_moving_statistics_and_losses_are_those_of_keras():
         np.testing.assert_allclose(one, other, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_loss_scaling_and_sample_weights():
     weights = np.linspace(0.5, 1.5, 96).astype("float32")
     (plain, losses), (compiled, same) = (

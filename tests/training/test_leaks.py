@@ -94,7 +94,11 @@ def test_held_out_features_and_labels_change_no_weight(name, data, placement, tm
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("mlp", {"pretrain": "nonscored"}), ("mlp", {"stack": "nonscored"}), ("linear", {"stack": "nonscored"})],
+    [
+        pytest.param("mlp", {"pretrain": "nonscored"}, marks=pytest.mark.slow),
+        pytest.param("mlp", {"stack": "nonscored"}, marks=pytest.mark.slow),
+        ("linear", {"stack": "nonscored"}),
+    ],
 )
 def test_nor_do_held_out_nonscored_labels(name, options, data, placement, tmp_path):
     dataset, held_out, poisoned = data

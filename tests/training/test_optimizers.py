@@ -238,6 +238,7 @@ for ours, theirs in zip(*weights):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
+@pytest.mark.slow
 def test_equals_keras_adamw_on_jax():
     subprocess.run([sys.executable, "-c", JAX], env=os.environ | {"KERAS_BACKEND": "jax"}, check=True)
 

@@ -61,6 +61,7 @@ def test_pretraining_learns_and_its_encoder_goes_into_a_new_network():
         np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_pretraining():
     features = correlated_features(256, 3)
     first, second = (pretrain(make_network(), features, 5, 2) for _ in range(2))
@@ -69,6 +70,7 @@ def test_equal_seeds_give_equal_pretraining():
     assert abs(third.loss[0] - first.loss[0]) > 1e-4
 
 
+@pytest.mark.slow
 def test_categories_and_groups_are_hidden_whole():
     generator = np.random.default_rng(0)
     features = correlated_features(128, 1) | {
@@ -80,6 +82,7 @@ def test_categories_and_groups_are_hidden_whole():
     assert np.isfinite(pretrained.loss).all()
 
 
+@pytest.mark.slow
 def test_wrong_networks_are_refused_in_one_line():
     features = correlated_features(64, 1)
     pretrained = pretrain(make_network(), features, 5, 1)

@@ -151,6 +151,7 @@ class Unsteady:
             pass
 
 
+@pytest.mark.slow
 def test_what_is_lost_on_the_way_is_sent_again_and_no_row_doubled(
     server, root, features, expected, tmp_path, monkeypatch
 ):

@@ -158,6 +158,7 @@ def test_who_sends_slowly_is_told(strict, served):
     slow.close()
 
 
+@pytest.mark.slow
 def test_what_is_not_computed_in_time(root, start, columns):
     """By a batch that waits for more, longer than a request may take."""
     server = start(root / "tiny", "--batch-delay", "1000", "--timeout", "0.3")
