@@ -35,7 +35,7 @@ SETTINGS = {
     "tabnet": ["embed_treatment=true", "n_d=4", "n_a=4"],
     "deepinsight": ["image_size=32"],
 }
-# LSTM is as GRU, the 1D-CNN as the MLP, but for the layers in between.
+# The others are like these in what is tested here, but for their networks.
 QUICK = ("mlp", "linear", "connectivity")
 
 
