@@ -25,8 +25,15 @@ if TYPE_CHECKING:
     type=LocalPath(),
     help="The signatures' table, whose cp_type tells the controls. Gives the figures of treated rows too.",
 )
+@click.option(
+    "--drugs",
+    type=LocalPath(),
+    help="A table of sig_id and drug_id, such as train_drug. Gives the figures of drugs too.",
+)
 @json_option
-def evaluate(predictions: Path, targets: Path, features: Path | None, json_file: Path | None) -> None:
+def evaluate(
+    predictions: Path, targets: Path, features: Path | None, drugs: Path | None, json_file: Path | None
+) -> None:
     """Compares predicted probabilities with labels.
 
     PREDICTIONS and TARGETS are .csv, .csv.gz or .parquet tables of sig_id and a column per target, with the
@@ -34,9 +41,14 @@ def evaluate(predictions: Path, targets: Path, features: Path | None, json_file:
     are taken on treated rows. Beside the log loss stands that of the label means over these very rows
     (treated ones, where known), which is a little better than that of means from training data.
 
+    With --drugs, each drug has the mean of its rows' probabilities, controls left out, and the figures are how far up
+    its true mechanisms are in its list, with intervals over drugs; the JSON also has each mechanism's drugs, AUROC
+    and average precision over drugs, with intervals, and enrichment.
+
     \b
-    Example:
+    Examples:
       moa-tf evaluate predictions.csv train_targets_scored.csv --features train_features.csv
+      moa-tf evaluate runs/a/oof.parquet train_targets_scored.csv --features train_features.csv --drugs train_drug.csv
     """
     from functools import partial
 
@@ -79,8 +91,47 @@ def evaluate(predictions: Path, targets: Path, features: Path | None, json_file:
     )
     for note in _undefined(figures, kinds[-1]):
         click.echo(f"note: {note}", err=True)
+    if drugs is not None:
+        figures["drugs"] = _of_drugs(labels, probabilities, treated, drugs, tell)
     if json_file:
         write_json(json_file, figures)
+
+
+def _of_drugs(
+    labels: Targets, probabilities: np.ndarray, treated: np.ndarray, file: Path, tell: Callable[[str], None]
+) -> dict[str, Any]:
+    """Prints the figures of the treated rows' drugs, and returns them."""
+    import numpy as np
+
+    from moa_tf.data.names import shorten
+    from moa_tf.data.read import read_drugs
+    from moa_tf.errors import InputError
+    from moa_tf.evaluation.drugs import FIGURES, by_drug, judge
+
+    table = read_drugs(file, tell)
+    drug = dict(zip(table.sig_id, table.drug_id, strict=True))
+    ids = labels.sig_id[treated]
+    lost = [name for name in ids if name not in drug]
+    if lost:
+        raise InputError(
+            f"{file.name}: column sig_id: {len(lost)} treated ids of the targets are missing ({shorten(lost, 3)}), "
+            "expected each of them"
+        )
+    found = by_drug(
+        np.array([drug[name] for name in ids], object), labels.values[treated], probabilities[treated]
+    )
+    figures = judge(found, labels.names)
+    p_value = figures["permutation_p_value"]
+    print_table(
+        f"Drugs: {figures['labelled']} with a mechanism, of {figures['drugs']}",
+        ["figure", "value", "95 % over drugs"],
+        [
+            [title, fixed(figures[name], 3), " to ".join(fixed(end, 3) for end in figures["intervals"][name])]
+            for name, title in FIGURES.items()
+        ],
+    )
+    click.echo(f"p-value of the mean average precision, lists permuted among drugs: {p_value:.2g}")
+    return figures
 
 
 def _undefined(figures: dict[str, Any], kind: str) -> list[str]:

@@ -12,7 +12,16 @@ from moa_tf.data.faults import COLUMNS, EXAMPLES, Faults
 from moa_tf.data.fingerprint import fingerprint_dataset
 from moa_tf.data.names import shorten
 from moa_tf.data.opening import find_table, open_table
-from moa_tf.data.scan import Targets, Tell, load_drugs, load_features, load_targets, rows_at, scan_features
+from moa_tf.data.scan import (
+    Drugs,
+    Targets,
+    Tell,
+    load_drugs,
+    load_features,
+    load_targets,
+    rows_at,
+    scan_features,
+)
 from moa_tf.data.schema import Dataset, Signatures, SignatureSpec
 from moa_tf.data.tables import ROWS, Table
 from moa_tf.errors import InputError
@@ -24,6 +33,7 @@ __all__ = [
     "iter_features",
     "label_warnings",
     "read_dataset",
+    "read_drugs",
     "read_features",
     "read_predictions",
     "read_targets",
@@ -128,6 +138,23 @@ def read_predictions(path: str | Path, tell: Tell = _ignore) -> Targets:
     faults.raise_if_any()
     assert predictions is not None
     return predictions
+
+
+def read_drugs(path: str | Path, tell: Tell = _ignore) -> Drugs:
+    """Reads a table of drugs: `sig_id`, `drug_id`, and further columns.
+
+    Args:
+        path: a `.csv`, `.csv.gz` or `.parquet` file, or a directory `.parquet` of such files.
+        tell: as for `read_features`.
+
+    Raises:
+        InputError: one line for each fault of the file.
+    """
+    faults = Faults()
+    drugs = load_drugs(open_table(Path(path), faults), None, faults, tell)
+    faults.raise_if_any()
+    assert drugs is not None
+    return drugs
 
 
 def read_dataset(directory: str | Path, missing: bool = False) -> Dataset:

@@ -5,9 +5,24 @@ A drug's list is of the mean of its rows' probabilities. Controls are no drugs: 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from moa_tf.evaluation.intervals import bootstrap_means, bootstrap_targets, interval
+from moa_tf.evaluation.metrics import rank_metrics
+
+FIGURES = MappingProxyType(
+    {
+        "top_1": "a true mechanism is first",
+        "top_5": "a true mechanism is among the first 5",
+        "precision_at_5": "precision at 5",
+        "mean_average_precision": "mean average precision",
+    }
+)
+"""Name -> title of what `judge` gives: means over the drugs that have a mechanism."""
 
 
 class Drugs(NamedTuple):
@@ -48,6 +63,11 @@ def precision_at(drugs: Drugs, k: int) -> np.ndarray:
     top = np.argsort(-drugs.probabilities, axis=1, kind="stable")[:, :k]
     hits = np.take_along_axis(drugs.targets, top, axis=1).sum(axis=1)
     return np.where(drugs.targets.any(axis=1), hits / k, np.nan)
+
+
+def hit_at(drugs: Drugs, k: int) -> np.ndarray:
+    """[D] 1 where a true mechanism is among the `k` that are most probable, else 0; NaN for a drug without any."""
+    return np.where(drugs.targets.any(axis=1), precision_at(drugs, k) > 0, np.nan)
 
 
 def average_precision(drugs: Drugs) -> np.ndarray:
@@ -112,6 +132,49 @@ def enrichment(drugs: Drugs, fraction: float = 0.01) -> np.ndarray:
     hits = np.take_along_axis(drugs.targets, top, axis=0).mean(axis=0)
     share = drugs.targets.mean(axis=0)
     return np.divide(hits, share, out=np.full(len(share), np.nan), where=share > 0)
+
+
+def judge(
+    drugs: Drugs, names: Sequence[str], *, replicates: int = 200, permutations: int = 1000, seed: int = 0
+) -> dict[str, Any]:
+    """All figures of drugs.
+
+    Args:
+        drugs: from `by_drug`.
+        names: T names of the mechanisms.
+        replicates: of the bootstrap over drugs.
+        permutations: of the lists of drugs, see `permutation_p_value`.
+        seed: of both.
+
+    Returns:
+        `drugs`, `labelled` (those that have a mechanism), `FIGURES`, their `intervals` (95 %), the
+        `permutation_p_value` of the mean average precision, and `mechanisms`: name -> number of `drugs`, `auroc` and
+        `average_precision` over drugs, each with `_low` and `_high`, and `enrichment` at 1 % of the drugs. NaN where a
+        figure is not defined.
+    """
+    of_drug = np.stack(
+        [hit_at(drugs, 1), hit_at(drugs, 5), precision_at(drugs, 5), average_precision(drugs)], axis=1
+    )
+    labelled = int(drugs.targets.any(axis=1).sum())
+    means = np.nanmean(of_drug, axis=0) if labelled else np.full(len(FIGURES), np.nan)
+    draws = bootstrap_means(of_drug, None, replicates=replicates, seed=seed)
+    ranks = rank_metrics(drugs.targets, drugs.probabilities)
+    moved = bootstrap_targets(drugs.targets, drugs.probabilities, replicates=replicates, seed=seed)
+    enriched, positives = enrichment(drugs), drugs.targets.sum(axis=0)
+    mechanisms: dict[str, dict[str, float]] = {}
+    for j, name in enumerate(names):
+        mechanisms[name] = {"drugs": int(positives[j]), "enrichment": float(enriched[j])}
+        for figure, values, several in zip(("auroc", "average_precision"), ranks, moved, strict=True):
+            low, high = interval(several[:, j], values[j])
+            mechanisms[name] |= {figure: float(values[j]), f"{figure}_low": low, f"{figure}_high": high}
+    return {
+        "drugs": len(drugs.names),
+        "labelled": labelled,
+        **dict(zip(FIGURES, map(float, means), strict=True)),
+        "intervals": {name: list(interval(draws[:, i], means[i])) for i, name in enumerate(FIGURES)},
+        "permutation_p_value": permutation_p_value(drugs, permutations=permutations, seed=seed),
+        "mechanisms": mechanisms,
+    }
 
 
 def _ranks(probabilities: np.ndarray) -> np.ndarray:

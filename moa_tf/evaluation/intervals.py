@@ -58,6 +58,30 @@ def bootstrap(
     return dict(zip(("log_loss", "macro_auroc", "macro_average_precision"), found, strict=True))
 
 
+def bootstrap_targets(
+    targets: np.ndarray,
+    probabilities: np.ndarray,
+    *,
+    replicates: int = 200,
+    seed: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Each target's AUROC and average precision over rows that are one drug each, drawn anew as in `bootstrap`.
+
+    Args:
+        targets: [D, T], 0 or 1.
+        probabilities: [D, T] in [0, 1].
+        replicates: how many resamples, R.
+        seed: of the draws.
+
+    Returns:
+        Two of [R, T]; NaN where a draw has one label alone.
+    """
+    found = np.full((2, replicates, targets.shape[1]), np.nan)
+    for part, weights in _weights(len(targets), None, None, replicates, seed):
+        found[:, part] = rank_metrics(targets, probabilities, None, weights)
+    return found[0], found[1]
+
+
 def bootstrap_means(
     values: np.ndarray,
     drug: np.ndarray | None,

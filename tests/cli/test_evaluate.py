@@ -168,3 +168,21 @@ def test_what_is_not_used_or_read_in_another_way_is_said(files, monkeypatch, cap
         "predictions.csv: read with semicolons between cells, and commas for decimal points",
         "features.csv: 2 columns are not used (plate, well)",
     ]
+
+
+def test_with_drugs_lists_of_drugs_are_judged(files, monkeypatch, capsys):
+    drugs = pd.DataFrame({"sig_id": IDS, "drug_id": ["x", "y", "x", "v"]})
+    drugs.to_csv(files / "drugs.csv", index=False)
+    arguments = [files / "predictions.csv", files / "targets.csv", "--features", files / "features.csv"]
+    arguments += ["--drugs", files / "drugs.csv", "--json", files / "figures.json"]
+    assert call(monkeypatch, *arguments) == 0
+    figures = json.loads((files / "figures.json").read_text())["drugs"]
+    # x: a has (.5 + .25) / 2, b (.25 + .75) / 2, and a is true; y: b has .5, a .25, and b is true.
+    assert (figures["drugs"], figures["labelled"], figures["top_1"]) == (2, 2, 0.5)
+    assert figures["mean_average_precision"] == pytest.approx(0.75)
+    assert "Drugs: 2 with a mechanism, of 2" in capsys.readouterr().out
+    drugs.iloc[1:].to_csv(files / "drugs.csv", index=False)
+    assert call(monkeypatch, *arguments) == 2
+    assert (
+        "drugs.csv: column sig_id: 1 treated ids of the targets are missing (s1)" in capsys.readouterr().err
+    )

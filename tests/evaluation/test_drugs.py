@@ -1,10 +1,21 @@
 """Lists of mechanisms of drugs, by hand."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import sklearn.metrics
 
-from moa_tf.evaluation.drugs import average_precision, by_drug, enrichment, permutation_p_value, precision_at
+from moa_tf.evaluation.drugs import (
+    average_precision,
+    by_drug,
+    enrichment,
+    judge,
+    permutation_p_value,
+    precision_at,
+)
+from moa_tf.evaluation.intervals import bootstrap_targets, interval
 
 
 @pytest.fixture
@@ -69,3 +80,32 @@ def test_enrichment_by_hand():
     drugs = by_drug(np.array([f"{i:03}" for i in range(100)]), targets, probabilities)
     # The best 2 of 100 are both positives, of whom there are 4 in all: 1 / .04.
     np.testing.assert_allclose(enrichment(drugs, 0.02), [25, 0, np.nan])
+
+
+def test_average_precision_is_copairs():
+    stored = json.loads((Path(__file__).parent / "fixtures" / "copairs.json").read_text())
+    names = np.array([f"{i:02d}" for i in range(len(stored["targets"]))])
+    drugs = by_drug(names, np.array(stored["targets"]), np.array(stored["probabilities"]))
+    np.testing.assert_allclose(average_precision(drugs), stored["average_precision"], atol=1e-6)
+
+
+def test_all_figures_of_drugs(drugs):
+    figures = judge(drugs, ["w", "x", "y", "z"], replicates=50, permutations=50)
+    assert (figures["drugs"], figures["labelled"]) == (3, 2)
+    assert (figures["top_1"], figures["top_5"]) == (0.5, 1)
+    assert figures["mean_average_precision"] == pytest.approx((5 / 6 + 1 / 2) / 2)
+    assert all(
+        low <= figures[name] + 1e-12 and figures[name] - 1e-12 <= high
+        for name, (low, high) in figures["intervals"].items()
+    )
+    # Of w: b's .4 is behind c's .5, before a's .1.
+    w = figures["mechanisms"]["w"]
+    assert (w["drugs"], w["auroc"], w["average_precision"]) == (1, 0.5, 0.5)
+    assert figures["mechanisms"]["y"]["drugs"] == 0
+    assert np.isnan(figures["mechanisms"]["y"]["auroc"])
+
+
+def test_a_target_that_is_known_perfectly_has_no_width():
+    targets = np.repeat([[1], [0]], 10, axis=0)
+    low_high = interval(bootstrap_targets(targets, targets * 0.5 + 0.2)[0][:, 0], 1.0)
+    assert low_high == (1.0, 1.0)
