@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moa_tf.atomic import check_directory
+from moa_tf.cli.export import export_finished
 from moa_tf.cli.loading import load
-from moa_tf.cli.options import LocalPath, blend_options, json_option, validation_options
+from moa_tf.cli.options import LocalPath, backend_option, blend_options, json_option, validation_options
 from moa_tf.cli.output import fixed, print_lines, print_table, write_json
 from moa_tf.cli.startup import ask_determinism, import_tensorflow
 from moa_tf.errors import InputError
@@ -37,6 +38,7 @@ USUAL = ("prior", "knn", "linear", "connectivity", "mlp", "tabm")
     help="Families and baselines; `families` and `baselines` stand for all of them.",
 )
 @click.option("--out", type=LocalPath(), required=True, help="Directory of the runs and the leaderboard.")
+@backend_option
 @validation_options
 @click.option("--blend", is_flag=True, help="Also blend them, by their out-of-fold predictions.")
 @blend_options
@@ -56,6 +58,7 @@ def compare(
     data: Path,
     models: str,
     out: Path,
+    backend: str,
     strategy: str,
     logical_devices: int | None,
     split: str,
@@ -93,7 +96,7 @@ def compare(
     if blend and only_fold is not None:
         raise InputError("--blend: its weights are chosen on other folds, expected no --only-fold")
     names = _names(models)
-    import_tensorflow()
+    import_tensorflow(backend)
     from moa_tf.cli.progress import LiveReporter
     from moa_tf.ensemble.combination import BlendOptions
     from moa_tf.evaluation.leaderboard import Entry, leaderboard
@@ -208,14 +211,12 @@ def _blend(
 
 def _export(out: Path, board: dict[str, Any], blended: bool, root: Path) -> Path:
     """The blend, or the best model that is of networks."""
-    from moa_tf.serving.run_export import export_run
-
     names = (
         ["blend"] if blended else [model["name"] for model in board["models"] if model["name"] in FAMILIES]
     )
     if not names:
         raise InputError("--export: none of the models has Keras networks, expected one that does")
-    return export_run(out / names[0], root)
+    return export_finished(out / names[0], root)
 
 
 def _write(

@@ -14,6 +14,7 @@ import click
 from moa_tf.config import LARGEST_SEED, PRECISIONS
 from moa_tf.data.schema import SPLITS
 from moa_tf.errors import InputError
+from moa_tf.training.backends import BACKENDS
 from moa_tf.training.strategy import STRATEGIES
 
 
@@ -94,6 +95,15 @@ reference_option = click.option(
 )
 """`--no-reference`, given as a bool: whether they are named."""
 
+backend_option = click.option(
+    "--backend",
+    type=click.Choice(BACKENDS),
+    default="tensorflow",
+    show_default=True,
+    help="What Keras trains on. jax: for TPUs, by --strategy mirrored; needs moa-tf[jax].",
+)
+"""`--backend`, to be given to `import_tensorflow`."""
+
 
 def validation_options(command: Callable[..., None]) -> Callable[..., None]:
     """How models are validated, and where they are computed: the same for every command that trains."""
@@ -103,7 +113,7 @@ def validation_options(command: Callable[..., None]) -> Callable[..., None]:
             type=click.Choice(STRATEGIES),
             default="none",
             show_default=True,
-            help="mirrored: all GPUs of this machine. multi-worker: as TF_CONFIG says.",
+            help="mirrored: all GPUs of this machine, with jax its TPU cores too. multi-worker: as TF_CONFIG says.",
         ),
         click.option("--logical-devices", type=int, help="With mirrored: replicas on the CPU, for tests."),
         click.option(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import sys
 import tempfile
@@ -14,12 +15,24 @@ from moa_tf.errors import InputError
 SETTINGS = {"floatx": "float32", "epsilon": 1e-7, "image_data_format": "channels_last"}
 """What the models are made for, by the names of `keras.json`."""
 
-VARIABLES = (
-    "KERAS_MAX_EPOCHS",
-    "KERAS_MAX_STEPS_PER_EPOCH",
-    "TF_USE_LEGACY_KERAS",
-)
-"""What Keras and TensorFlow read from the environment, and what would train or build something else."""
+_KERAS = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH")
+VARIABLES = {
+    "tensorflow": (*_KERAS, "TF_USE_LEGACY_KERAS"),
+    "jax": (
+        *_KERAS,
+        "JAX_DEBUG_INFS",
+        "JAX_DEBUG_NANS",
+        "JAX_DEFAULT_DTYPE_BITS",
+        "JAX_DEFAULT_PRNG_IMPL",
+        "JAX_DISABLE_JIT",
+        "JAX_ENABLE_X64",
+        "JAX_NUMPY_DTYPE_PROMOTION",
+        "JAX_NUMPY_RANK_PROMOTION",
+        "JAX_RANDOM_SEED_OFFSET",
+        "JAX_THREEFRY_PARTITIONABLE",
+    ),
+}
+"""What Keras and its backend read from the environment, and what would train or build something else."""
 
 
 def import_tensorflow(backend: str = "tensorflow") -> None:
@@ -32,9 +45,14 @@ def import_tensorflow(backend: str = "tensorflow") -> None:
     Keras runs on `backend` with `SETTINGS`, whatever `keras.json` and the environment say; what differs there
     is said on stderr. Call it before anything imports Keras.
 
+    Args:
+        backend: what Keras runs on. TensorFlow is there all the same, for its `tf.data`.
+
     Raises:
-        InputError: Keras cannot start with the user's `keras.json`.
+        InputError: Keras cannot start with the user's `keras.json`, or the backend is not installed.
     """
+    if importlib.util.find_spec(backend) is None:
+        raise InputError(f"--backend {backend}: is not installed, expected pip install 'moa-tf[{backend}]'")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["MPLBACKEND"] = "agg"  # pictures go to files, and a name that it does not know is an error
     quiet = os.environ["TF_CPP_MIN_LOG_LEVEL"] not in ("0", "1")
@@ -65,7 +83,7 @@ def ask_determinism(everywhere: bool) -> None:
 
 
 def _set_environment(backend: str) -> list[str]:
-    ignored = [f"{name}={os.environ.pop(name)}" for name in VARIABLES if name in os.environ]
+    ignored = [f"{name}={os.environ.pop(name)}" for name in VARIABLES[backend] if name in os.environ]
     # These two decide over keras.json. The second would ask for flax, which nothing here needs.
     for name, value in (("KERAS_BACKEND", backend), ("KERAS_NNX_ENABLED", "false")):
         asked = os.environ.get(name) or value

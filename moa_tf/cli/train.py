@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moa_tf.atomic import check_directory
+from moa_tf.cli.export import export_finished
 from moa_tf.cli.loading import load
-from moa_tf.cli.options import LocalPath, json_option, reference_option, validation_options
+from moa_tf.cli.options import LocalPath, backend_option, json_option, reference_option, validation_options
 from moa_tf.cli.output import print_lines, print_table, write_json
 from moa_tf.cli.startup import ask_determinism, import_tensorflow
 from moa_tf.config import Recipe, override
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 @click.option("--data", type=LocalPath(), help="Directory of tables. [default: a simulated sample]")
 @click.option("--model", type=click.Choice(list(FAMILIES)), default="mlp", show_default=True)
 @click.option("--preset", help="Named set of hyperparameters. [default: by the size of the table]")
+@backend_option
 @validation_options
 @click.option(
     "--steer",
@@ -78,6 +80,7 @@ def train(
     data: Path | None,
     model: str,
     preset: str | None,
+    backend: str,
     strategy: str,
     logical_devices: int | None,
     split: str,
@@ -108,6 +111,7 @@ def train(
     Examples
       moa-tf train                                            the simulated sample
       moa-tf train --data lish-moa --strategy mirrored        on all GPUs
+      moa-tf train --data lish-moa --backend jax --strategy mirrored      on all TPU cores, or GPUs
       moa-tf train --data lish-moa --only-fold 0 --epochs 10 --set learning_rate=3e-3
       moa-tf train --data nci60 --missing median              viability alone, with gaps
       moa-tf train --data nci60 --missing median --split scaffold      by a column of train_drug
@@ -123,7 +127,7 @@ def train(
         check_directory(directory)
     check_root(saved_models)
     started = time.monotonic()
-    import_tensorflow()
+    import_tensorflow(backend)
     from moa_tf.cli.progress import LiveReporter
     from moa_tf.data.read import read_features
     from moa_tf.training.cross_validation import Validation, cross_validate
@@ -149,7 +153,7 @@ def train(
             reporter.message(f"{model} is solved, not trained in epochs: ignored {', '.join(ignored)}")
         reporter.message(
             f"{model}, preset {chosen}{'' if preset else f' (by itself for {len(dataset)} signatures)'}, "
-            f"{folds} folds by {split} × {seeds} seeds, {placement.replicas} replicas"
+            f"{folds} folds by {split} × {seeds} seeds, {placement.replicas} replicas, by {backend}"
         )
         learner = NetworkLearner(
             family,
@@ -210,7 +214,7 @@ def _export(
     Returns:
         The version's directory, or None; and why it is not a new one.
     """
-    from moa_tf.serving.run_export import export_run, exported_version
+    from moa_tf.serving.run_export import exported_version
 
     if metrics["shuffled_labels"]:
         return None, "a control is not exported"
@@ -221,7 +225,7 @@ def _export(
     if version is not None:
         return version, "exported before, of the same models"
     try:
-        return export_run(run.directory, default, reference), ""
+        return export_finished(run.directory, default, reference), ""
     except InputError as error:
         again = shlex.join(
             ["moa-tf", "export", str(run.directory), str(default), *["--no-reference"] * (not reference)]

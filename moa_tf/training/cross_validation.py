@@ -20,6 +20,7 @@ from moa_tf.data.fingerprint import fingerprint_names
 from moa_tf.data.folds import assign_folds
 from moa_tf.data.groups import find_groups, remarks
 from moa_tf.data.schema import SPLITS, Dataset
+from moa_tf.training import backends
 from moa_tf.training.cost import measured, total
 from moa_tf.training.fold import ALL, Fold, check_fold, make_fold
 from moa_tf.training.learner import Learner
@@ -323,12 +324,11 @@ def describe(
     validation: Validation,
 ) -> dict[str, Any]:
     """What `run.json` says beside the plan, see `moa_tf.training.run.identity`."""
-    import tensorflow as tf
-
     split = validation.split
     groups = {} if split in SPLITS else {"groups": {split: fingerprint_names(dataset.groups[split])}}
     return {
         "model": name,
+        "backend": keras.backend.backend(),
         "settings": {"model": name, **validation.to_dict(), **settings},
         "data": {
             "source": str(dataset.source),
@@ -342,7 +342,7 @@ def describe(
         "targets": list(dataset.target_names),
         "versions": {
             "moa-tf": moa_tf.__version__,
-            "tensorflow": tf.__version__,
+            **backends.current().VERSIONS,
             "keras": keras.__version__,
             "python": platform.python_version(),
         },

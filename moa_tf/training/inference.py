@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import keras
 import numpy as np
-import tensorflow as tf
+
+from moa_tf.training import backends
 
 
 def fitting_batch_size(models: Sequence[keras.Model]) -> int:
@@ -33,7 +34,7 @@ def _widest(model: keras.Model) -> int:
 
 
 class Inference:
-    """A Keras model, called on NumPy arrays in inference, a batch at a time in one graph.
+    """A Keras model, called on NumPy arrays in inference, a batch at a time.
 
     Unlike Keras's `predict` it does the same under every distribution strategy, so that each worker of several can
     score the held-out rows by itself.
@@ -45,8 +46,7 @@ class Inference:
     def __init__(self, model: keras.Model) -> None:
         self.names = list(model.input)
         self.batch_size = fitting_batch_size([model])
-        signature = {name: tf.TensorSpec(tensor.shape, tensor.dtype) for name, tensor in model.input.items()}
-        self.graph = tf.function(lambda batch: model(batch, training=False), input_signature=[signature])
+        self.run = backends.current().inference(model)
 
     def __call__(
         self, inputs: dict[str, np.ndarray], batch_size: int | None = None
@@ -56,8 +56,5 @@ class Inference:
         batch_size = batch_size or self.batch_size
         blocks = []
         for start in range(0, max(rows, 1), batch_size):
-            batch = {
-                name: tf.convert_to_tensor(inputs[name][start : start + batch_size]) for name in self.names
-            }
-            blocks.append(tf.nest.map_structure(lambda tensor: tensor.numpy(), self.graph(batch)))
-        return tf.nest.map_structure(lambda *parts: np.concatenate(parts), *blocks)
+            blocks.append(self.run({name: inputs[name][start : start + batch_size] for name in self.names}))
+        return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *blocks)

@@ -14,13 +14,11 @@ import numpy as np
 
 from moa_tf.config import Recipe
 from moa_tf.data.input import training_batches
-from moa_tf.errors import InputError
 from moa_tf.models.base import Family, Hyperparameters
-from moa_tf.training.compiled import CompiledModel
+from moa_tf.training import backends
 from moa_tf.training.fold import Fold
 from moa_tf.training.follow import Course, Follow
 from moa_tf.training.losses import SmoothedBinaryCrossentropy, log_positive_weights
-from moa_tf.training.multi_worker import MultiWorkerModel
 from moa_tf.training.optimizers import make_learning_rate, make_optimizer
 from moa_tf.training.reporter import Reporter
 from moa_tf.training.strategy import Placement
@@ -119,17 +117,12 @@ def train_network(
     architecture, recipe = hyperparameters.architecture, hyperparameters.recipe
     length = training_length(recipe, len(data.fold.train), placement.replicas)
     epochs = length.epochs if course is None else course.epochs(length.epochs)
-    with _scope(placement), _dtype_policy(precision):
+    backend = backends.current()
+    with backend.building(placement), _dtype_policy(precision):
         network = family.build(data.preprocessing, architecture, data.fold.prior, seed)
         # Another model of the same layers is compiled, so that the network is saved without optimiser state.
-        model = model_class(recipe, placement)(network.input, family.training_output(network))
-        if family.synchronise and placement.replicas > 1:
-            _synchronise(network, True)
-            if isinstance(model, CompiledModel) and any(_batch_normalizations(network)):
-                raise InputError(
-                    f"jit_compile=true: expected false with {placement.replicas} replicas, as their batch "
-                    "statistics are taken together, which an XLA program cannot do"
-                )
+        output = family.training_output(network)
+        model = backend.training_model(network, output, recipe, placement, family.synchronise)
         weights = None
         if recipe.positive_weights == "log":
             weights = log_positive_weights(data.targets[data.fold.train].sum(axis=0))
@@ -137,39 +130,39 @@ def train_network(
         optimizer = make_optimizer(recipe, make_learning_rate(recipe, length.steps * length.epochs))
         if precision == "mixed_float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-        # Keras's own way to XLA fails under a strategy; CompiledModel goes another.
-        model.compile(
-            optimizer, SmoothedBinaryCrossentropy(recipe.label_smoothing, weights), jit_compile=False
-        )
+        loss = SmoothedBinaryCrossentropy(recipe.label_smoothing, weights)
+        model.compile(optimizer, loss, jit_compile=backend.JIT_COMPILE)
         optimizer.build(model.trainable_variables)
     reporter = reporter or Reporter()
     follow = Follow(network, data, recipe, course, checkpoint, checkpoint_seconds, reporter, placement.chief)
     first = follow.restore(model)
     if first == 0 and initialise is not None:
-        with _scope(placement):
+        with backend.pretraining(placement):
             initialise(network)
     # An early stop that the checkpoint holds leaves nothing to train.
     first = epochs if follow.is_over() else first
     reporter.member(label, epochs - first, length.steps)
     if first < epochs:
-        model.fit(
-            training_batches(
-                data.features,
-                data.targets,
-                data.fold.train,
-                length.batch_size,
-                range(first * length.passes, epochs * length.passes),
-                seed,
-            ),
-            initial_epoch=first,
-            epochs=epochs,
-            steps_per_epoch=length.steps,
-            shuffle=False,
-            verbose=0,
-            callbacks=[*family.callbacks(architecture), follow],
+        batches = training_batches(
+            data.features,
+            data.targets,
+            data.fold.train,
+            length.batch_size,
+            range(first * length.passes, epochs * length.passes),
+            seed,
         )
+        with backend.fitting(placement):
+            model.fit(
+                batches,
+                initial_epoch=first,
+                epochs=epochs,
+                steps_per_epoch=length.steps,
+                shuffle=False,
+                verbose=0,
+                callbacks=[*family.callbacks(architecture), follow],
+            )
     follow.finish(model)
-    _synchronise(network, False)
+    backend.settle(network)
     network = family.finish(network, architecture)
     progress = follow.progress
     return network, {
@@ -184,17 +177,6 @@ def fitting_batch(batch_size: int, rows: int, replicas: int) -> int:
     return min(batch_size, rows // replicas * replicas)
 
 
-def model_class(recipe: Recipe, placement: Placement) -> type[keras.Model]:
-    if placement.name == "multi-worker":
-        return MultiWorkerModel
-    # A TPU's steps are XLA programs anyway.
-    return CompiledModel if recipe.jit_compile and placement.name != "tpu" else keras.Model
-
-
-def _scope(placement: Placement) -> contextlib.AbstractContextManager:
-    return contextlib.nullcontext() if placement.strategy is None else placement.strategy.scope()
-
-
 @contextlib.contextmanager
 def _dtype_policy(precision: str) -> Iterator[None]:
     before = keras.config.dtype_policy()
@@ -203,14 +185,3 @@ def _dtype_policy(precision: str) -> Iterator[None]:
         yield
     finally:
         keras.config.set_dtype_policy(before)
-
-
-def _batch_normalizations(network: keras.Model) -> Iterator[keras.layers.BatchNormalization]:
-    kind = keras.layers.BatchNormalization
-    return (layer for layer in network._flatten_layers() if isinstance(layer, kind))
-
-
-def _synchronise(network: keras.Model, on: bool) -> None:
-    """Takes batch statistics over all replicas, or over the batch at hand as elsewhere than in training."""
-    for layer in _batch_normalizations(network):
-        layer.synchronized = on

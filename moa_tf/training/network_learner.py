@@ -122,6 +122,8 @@ class NetworkLearner(Learner):
                     f"fold {fold.name}: {len(fold.train)} training signatures for {replicas} replicas, expected at "
                     "least one for each"
                 )
+        # What a backend cannot do is told here, not when a network is due.
+        self.family.callbacks(self.hyperparameters.architecture)
         if self.pretrain == "features" and self.family.reconstruction is None:
             names = " or ".join(families_with("reconstruction"))
             raise InputError(f"--pretrain: expected --model {names}, not {self.name}")

@@ -12,8 +12,9 @@ from keras import ops
 
 from moa_tf.errors import InputError
 from moa_tf.models.base import Family, Hyperparameters
-from moa_tf.training.compiled import CompiledModel
+from moa_tf.training import backends
 from moa_tf.training.optimizers import make_optimizer
+from moa_tf.training.strategy import Placement
 
 
 @dataclass(frozen=True)
@@ -79,10 +80,10 @@ def pretrain(
     copy.set_weights(network.get_weights())
     model = family.reconstruction(copy, hyperparameters.architecture, seed)
     layers = [layer for layer in copy.layers if layer.weights and layer in model.layers]
-    if recipe.jit_compile:
-        model = CompiledModel(model.input, model.output)
+    backend = backends.current()
+    model = backend.training_model(model, model.output, recipe, Placement("none", None), False)
     keras.utils.set_random_seed(seed)
-    model.compile(make_optimizer(recipe, recipe.learning_rate), _mean_output, jit_compile=False)
+    model.compile(make_optimizer(recipe, recipe.learning_rate), _mean_output, jit_compile=backend.JIT_COMPILE)
     history = model.fit(
         {name: features[name] for name in model.input},
         np.zeros(rows, "float32"),

@@ -294,12 +294,14 @@ class Run:
 
 
 def identity(description: dict[str, Any]) -> dict[str, Any]:
-    """What makes two trainings the same: settings, the data's fingerprints, panel, targets and versions.
+    """What makes two trainings the same: backend, settings, the data's fingerprints, panel, targets and versions.
 
     Not the data's path, nor the name of a preset, whose values are among the settings.
     """
     data = description["data"]
     return {
+        # Older runs are all of TensorFlow.
+        "backend": description.get("backend", "tensorflow"),
         "settings": {key: value for key, value in description["settings"].items() if key != "preset"},
         "data": {
             "fingerprint": data["fingerprint"],

@@ -3,39 +3,35 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from moa_tf.errors import InputError
-
-if TYPE_CHECKING:
-    import tensorflow as tf
+from moa_tf.training import backends
 
 STRATEGIES = ("none", "mirrored", "multi-worker", "tpu")
 
 
 @dataclass(frozen=True)
 class Placement:
-    """A strategy, or None, and this process's part in it.
+    """Devices that train together, and this process's part in it.
 
     Attributes:
         name: as in `--strategy`.
-        strategy: the TensorFlow strategy; None trains on the default device.
+        strategy: the backend's own, a `tf.distribute.Strategy` or a `keras.distribution.DataParallel`; None trains on
+            the default device.
         chief: whether this process writes the run; the other workers only compute.
+        replicas: over how many devices a batch is split.
     """
 
     name: str
-    strategy: tf.distribute.Strategy | None
+    strategy: Any
     chief: bool = True
-
-    @property
-    def replicas(self) -> int:
-        return 1 if self.strategy is None else self.strategy.num_replicas_in_sync
+    replicas: int = 1
 
 
 def make_placement(name: str, logical_devices: int | None = None) -> Placement:
-    """Resolves `--strategy`. Call it once in a process, before anything else touches TensorFlow's devices.
+    """Resolves `--strategy`. Call it once in a process, before anything else touches the backend's devices.
 
     Args:
         name: one of `STRATEGIES`.
@@ -47,49 +43,12 @@ def make_placement(name: str, logical_devices: int | None = None) -> Placement:
     """
     if name not in STRATEGIES:
         raise InputError(f"--strategy {name}: expected one of {', '.join(STRATEGIES)}")
-    import tensorflow as tf
-
     if logical_devices is not None:
         if name != "mirrored":
             raise InputError(f"--logical-devices {logical_devices}: expected only with --strategy mirrored")
         if logical_devices < 1:
             raise InputError(f"--logical-devices {logical_devices}: expected at least 1")
-        cpu = tf.config.list_physical_devices("CPU")[0]
-        parts = [tf.config.LogicalDeviceConfiguration()] * logical_devices
-        try:
-            tf.config.set_logical_device_configuration(cpu, parts)
-        except RuntimeError as error:
-            raise InputError(f"--logical-devices {logical_devices}: {error}") from None
-    if name == "none":
-        return Placement(name, None)
-    if name == "mirrored":
-        return Placement(name, _mirrored(logical_devices))
-    if name == "multi-worker":
-        return _multi_worker()
-    return Placement(name, _tpu())
-
-
-def _mirrored(logical_devices: int | None) -> tf.distribute.Strategy:
-    import tensorflow as tf
-
-    gpus = [] if logical_devices else tf.config.list_logical_devices("GPU")
-    if len(gpus) > 1:
-        return tf.distribute.MirroredStrategy()
-    devices = gpus or tf.config.list_logical_devices("CPU")
-    # The default collective can be set up only once in a process; between CPU devices, adding up in one place
-    # is as fast and has no such limit.
-    return tf.distribute.MirroredStrategy(
-        [device.name for device in devices], cross_device_ops=tf.distribute.ReductionToOneDevice()
-    )
-
-
-def _multi_worker() -> Placement:
-    task = read_tf_config(os.environ.get("TF_CONFIG", ""))
-    # TensorFlow ends in a segmentation fault at a kind of task of which there is none, and does without no type.
-    os.environ["TF_CONFIG"] = task.to_json()
-    import tensorflow as tf
-
-    return Placement("multi-worker", tf.distribute.MultiWorkerMirroredStrategy(), task.chief)
+    return backends.current().place(name, logical_devices)
 
 
 @dataclass(frozen=True)
@@ -153,15 +112,3 @@ def read_tf_config(text: str) -> Task:
     if not 0 <= index < same:
         raise InputError(f"TF_CONFIG: task {kind} {index} is not one of the cluster's {same} {kind}s")
     return Task(cluster, kind, index)
-
-
-def _tpu() -> tf.distribute.Strategy:
-    import tensorflow as tf
-
-    try:
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(tpu="")
-        return tf.distribute.TPUStrategy(resolver)
-    except Exception as error:
-        # What TensorFlow raises here depends on how the TPU is missing; all of it means the same.
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"--strategy tpu: no TPU can be reached from here ({reason})") from None
