@@ -58,13 +58,16 @@ def check(arguments: Sequence[str]) -> None:
     """Refuses what `train` would refuse in every worker, before there are any.
 
     Raises:
-        InputError: another strategy than multi-worker.
+        InputError: another strategy than multi-worker, or another backend than TensorFlow.
         click.UsageError: a wrong call.
     """
     with train.make_context("train", list(arguments)) as context:
         strategy = context.params["strategy"]
         if strategy not in ("none", "multi-worker"):
             raise InputError(f"--strategy {strategy}: expected multi-worker, or none given, on Ray")
+        backend = context.params["backend"]
+        if backend != "tensorflow":
+            raise InputError(f"--backend {backend}: expected tensorflow, which has multi-worker, on Ray")
 
 
 def import_ray() -> Any:

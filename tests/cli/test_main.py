@@ -11,7 +11,7 @@ from moa_tf.cli.main import cli
 try:
     cli(["{}"], prog_name="moa-tf")
 finally:
-    heavy = {{"tensorflow", "keras", "numpy", "pandas", "sklearn", "matplotlib"}} & set(sys.modules)
+    heavy = {{"tensorflow", "jax", "keras", "numpy", "pandas", "sklearn", "matplotlib"}} & set(sys.modules)
     assert not heavy, heavy
 """
 

@@ -7,6 +7,9 @@ import sys
 
 import pytest
 
+from moa_tf.cli.startup import import_tensorflow
+from moa_tf.errors import InputError
+
 CODE = """
 import json
 from moa_tf.cli.startup import import_tensorflow
@@ -39,6 +42,14 @@ def start(home, **environment):
     return subprocess.run(
         [sys.executable, "-c", CODE], env=environment, capture_output=True, text=True, check=False
     )
+
+
+def test_a_backend_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax", None)
+    with pytest.raises(
+        InputError, match=r"--backend jax: is not installed, expected pip install 'moa-tf\[jax\]'"
+    ):
+        import_tensorflow("jax")
 
 
 def test_what_the_environment_asks_for_is_ignored_and_said(tmp_path):

@@ -70,6 +70,7 @@ def test_ray_trains_the_same_weights_as_tf_config(data, tmp_path):
     ("arguments", "said"),
     [
         (["--", "--strategy", "mirrored"], "error: --strategy mirrored: expected multi-worker"),
+        (["--", "--backend", "jax"], "error: --backend jax: expected tensorflow"),
         (["--", "--nothing"], "No such option"),
         (["--workers", "0"], "--workers"),
     ],

@@ -271,7 +271,7 @@ def moa_tf(*arguments, **environment):
     }
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
-        env=others | environment,
+        env=others | QUICK | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -39,7 +39,7 @@ def place(name: str, logical_devices: int | None) -> Placement:
         raise InputError(f"--backend jax: JAX cannot start on its devices ({reason})") from None
     if name == "none":
         return Placement(name, None)
-    return Placement(name, keras.distribution.DataParallel(devices=devices), replicas=len(devices))
+    return Placement(name, keras.distribution.DataParallel(), replicas=len(devices))
 
 
 def building(placement: Placement) -> contextlib.AbstractContextManager:
