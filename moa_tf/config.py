@@ -14,7 +14,7 @@ from moa_tf.errors import InputError
 LARGEST_SEED = 2**32 - 1
 """Of NumPy's and Keras's generators."""
 
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "auto")
 """Keras dtype policies that a network can be trained with."""
 
 

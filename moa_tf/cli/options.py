@@ -130,7 +130,13 @@ def validation_options(command: Callable[..., None]) -> Callable[..., None]:
         ),
         click.option("--only-fold", type=click.IntRange(0), help="Train this fold alone, counted from 0."),
         missing_option,
-        click.option("--precision", type=click.Choice(PRECISIONS), default="float32", show_default=True),
+        click.option(
+            "--precision",
+            type=click.Choice(PRECISIONS),
+            default="float32",
+            show_default=True,
+            help="auto: mixed_bfloat16 where that is faster on this device, which is said.",
+        ),
         click.option("--seed", type=click.IntRange(0, LARGEST_SEED), default=0, show_default=True),
     )
     for option in reversed(options):

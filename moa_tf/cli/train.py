@@ -203,7 +203,7 @@ def _ignored(assignments: Sequence[str], precision: str) -> list[str]:
     """Which settings say nothing to a family with a solver: those of the recipe, but which rows there are."""
     recipe = {each.name for each in dataclasses.fields(Recipe)} - {"train_on_controls"}
     given = [each for each in assignments if each.partition("=")[0] in recipe]
-    return given + [f"precision={precision}"] * (precision != "float32")
+    return given + [f"precision={precision}"] * (precision not in ("float32", "auto"))
 
 
 def _export(

@@ -159,6 +159,8 @@ class Family:
         joins: name of the preprocessing's output that a second stage's further features are joined to, as its last
             columns; None where the network can read none.
         callbacks: architecture -> Keras callbacks that its training needs beside what every family's does.
+        bfloat16: (kind of device, `cpu`, `gpu` or `tpu`, architecture) -> whether training is faster in bfloat16
+            where the device multiplies matrices in it.
         synchronise: take batch statistics over all replicas. TensorFlow walks the whole graph for each of these
             sums when it traces a step, which is nothing for ten layers and many minutes for an EfficientNet.
         deterministic_on_gpu: whether each of its operations has a deterministic kernel there.
@@ -177,6 +179,7 @@ class Family:
     references: Callable[[Sequence[Member]], References] | None = None
     joins: str | None = "features"
     callbacks: Callable[[Any], list[keras.callbacks.Callback]] = lambda architecture: []
+    bfloat16: Callable[[str, Any], bool] = lambda kind, architecture: kind != "cpu"
     synchronise: bool = True
     deterministic_on_gpu: bool = True
 

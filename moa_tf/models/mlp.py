@@ -174,4 +174,12 @@ def _normalised(x: keras.KerasTensor, batch_norm: bool, rate: float, block: int)
     return ByteDropout(rate, name=f"dropout_{block}")(x) if rate else x
 
 
-FAMILY = Family("mlp", PRESETS, choose_preset, fit_preprocessing, build)
+FAMILY = Family(
+    "mlp",
+    PRESETS,
+    choose_preset,
+    fit_preprocessing,
+    build,
+    # On a CPU casts cost more than small products save.
+    bfloat16=lambda kind, architecture: kind != "cpu" or min(architecture.hidden, default=0) >= 1024,
+)

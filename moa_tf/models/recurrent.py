@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
+from typing import Any
 
 import keras
 import numpy as np
@@ -192,11 +193,24 @@ def steps_of(features: int, step_size: int) -> tuple[int, int]:
     return steps, -(-features // steps)
 
 
+def _never_faster(kind: str, architecture: Any) -> bool:
+    """The fused kernels of recurrent layers are for float32."""
+    return False
+
+
 def _dropped(x: keras.KerasTensor, rate: float, name: str) -> keras.KerasTensor:
     return ByteDropout(rate, name=name)(x) if rate else x
 
 
 GRU, LSTM = (
-    Family(name, PRESETS, choose_preset, fit_preprocessing, partial(build, cell=cell), joins="context")
+    Family(
+        name,
+        PRESETS,
+        choose_preset,
+        fit_preprocessing,
+        partial(build, cell=cell),
+        joins="context",
+        bfloat16=_never_faster,
+    )
     for name, cell in (("gru", keras.layers.GRU), ("lstm", keras.layers.LSTM))
 )

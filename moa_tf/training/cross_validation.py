@@ -102,7 +102,7 @@ def cross_validate(
     if validation.shuffle_labels:
         dataset = with_shuffled_labels(dataset, validation.seed)
     folds = make_folds(dataset, validation, learner.train_on_controls)
-    for line in remarks(dataset, validation.split):
+    for line in [*remarks(dataset, validation.split), *learner.remarks]:
         reporter.message(line)
     nothing = np.zeros(len(dataset), bool)
     unit = _units(dataset, validation.split)

@@ -27,6 +27,7 @@ class Learner(ABC):
         train_on_controls: whether vehicle controls are among the rows to fit on.
         kind: `shallow` or `deep`, for whoever draws them beside one another.
         caveat: what a reader of the figures must know; goes with them.
+        remarks: lines for the user before training.
         writes: whether this process writes the run. Others of several workers only compute.
     """
 
@@ -36,6 +37,7 @@ class Learner(ABC):
     train_on_controls: bool = False
     kind: str = "shallow"
     caveat: str = ""
+    remarks: tuple[str, ...] = ()
     writes: bool = True
 
     @abstractmethod

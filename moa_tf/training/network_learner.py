@@ -23,6 +23,7 @@ from moa_tf.errors import InputError
 from moa_tf.models.base import Family, Hyperparameters, Task, families_with
 from moa_tf.models.integrated_gradients import fit_baseline
 from moa_tf.preprocessing.missing import dropped_features
+from moa_tf.training import backends
 from moa_tf.training.choice import Choice, choose, read_choice
 from moa_tf.training.fold import ALL, Fold, inner_folds
 from moa_tf.training.follow import Course, probabilities, repeat
@@ -31,6 +32,7 @@ from moa_tf.training.learner import Learner
 from moa_tf.training.members import BASELINE, NETWORK, PREPROCESSING
 from moa_tf.training.network import NetworkData, train_network
 from moa_tf.training.nonscored import FirstStage, as_task, copy_body
+from moa_tf.training.precision import choose_precision
 from moa_tf.training.pretraining import pretrain
 from moa_tf.training.reporter import Reporter
 from moa_tf.training.run import save, write_text
@@ -59,7 +61,7 @@ class NetworkLearner(Learner):
         hyperparameters: its architecture and recipe.
         placement: where to compute.
         preset: name of the preset that the hyperparameters began with, for the record.
-        precision: Keras dtype policy of the networks.
+        precision: Keras dtype policy of the networks; `auto` is settled here, see `choose_precision`.
         pretrain: each network on its fold's training rows, on their `features` without labels, or on their `nonscored`
             labels; see `moa_tf.training.pretraining` and `moa_tf.training.nonscored`.
         stack: add the predictions of the `nonscored` targets to the features.
@@ -83,7 +85,12 @@ class NetworkLearner(Learner):
         course: Course | None = None,
     ) -> None:
         self.family, self.hyperparameters, self.placement = family, hyperparameters, placement
-        self.preset, self.precision = preset, precision
+        self.preset = preset
+        self.precision, why = choose_precision(
+            precision, family, hyperparameters.architecture, backends.current().device(placement)
+        )
+        if why:
+            self.remarks = (f"{family.name}: {self.precision}, as {why}",)
         self.pretrain, self.stack, self.unlabelled, self.course = pretrain, stack, unlabelled, course
         kept = {PRETRAINED: pretrain == "nonscored", STACKED: bool(stack)}
         self.shared = (*self.shared, *(file for file, there in kept.items() if there))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from moa_tf.errors import InputError
@@ -28,6 +29,31 @@ class Placement:
     strategy: Any
     chief: bool = True
     replicas: int = 1
+
+
+@dataclass(frozen=True)
+class Device:
+    """What computes.
+
+    Attributes:
+        kind: `cpu`, `gpu` or `tpu`.
+        bfloat16: whether it multiplies matrices in bfloat16, faster than in float32.
+    """
+
+    kind: str
+    bfloat16: bool
+
+    def __str__(self) -> str:
+        return f"this {self.kind.upper()}"
+
+
+def cpu(amx: bool = True) -> Device:
+    """The CPU; with `amx` it is asked for the instructions, as Linux tells them."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace") if amx else ""
+    except OSError:
+        flags = ""
+    return Device("cpu", "amx_bf16" in flags.split())
 
 
 def make_placement(name: str, logical_devices: int | None = None) -> Placement:

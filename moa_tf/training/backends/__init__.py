@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import keras
 
     from moa_tf.config import Recipe
-    from moa_tf.training.strategy import Placement
+    from moa_tf.training.strategy import Device, Placement
 
 BACKENDS = ("tensorflow", "jax")
 """As in `--backend`."""
@@ -36,6 +36,9 @@ class Backend(Protocol):
 
     def place(self, name: str, logical_devices: int | None) -> Placement:
         """See `moa_tf.training.strategy.make_placement`, which has checked the arguments."""
+
+    def device(self, placement: Placement) -> Device:
+        """What `placement` computes on."""
 
     def building(self, placement: Placement) -> AbstractContextManager:
         """Where the variables of a training are created."""

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from moa_tf.config import Recipe
 from moa_tf.errors import InputError
-from moa_tf.training.strategy import Placement
+from moa_tf.training.strategy import Device, Placement, cpu
 
 VERSIONS = {"jax": jax.__version__}
 JIT_COMPILE = True
@@ -40,6 +40,16 @@ def place(name: str, logical_devices: int | None) -> Placement:
     if name == "none":
         return Placement(name, None)
     return Placement(name, keras.distribution.DataParallel(), replicas=len(devices))
+
+
+def device(placement: Placement) -> Device:
+    """See `Backend`. What AMX does for XLA's programs on a CPU is not measured."""
+    first = jax.devices()[0]
+    if first.platform == "cpu":
+        return cpu(amx=False)
+    # Ampere and later; of other makers nothing is known.
+    capable = float(getattr(first, "compute_capability", 0) or 0) >= 8
+    return Device(first.platform, first.platform == "tpu" or capable)
 
 
 def building(placement: Placement) -> contextlib.AbstractContextManager:

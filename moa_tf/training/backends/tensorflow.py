@@ -15,7 +15,7 @@ from moa_tf.config import Recipe
 from moa_tf.errors import InputError
 from moa_tf.training.compiled import CompiledModel
 from moa_tf.training.multi_worker import MultiWorkerModel
-from moa_tf.training.strategy import Placement, read_tf_config
+from moa_tf.training.strategy import Device, Placement, cpu, read_tf_config
 
 VERSIONS = {"tensorflow": tf.__version__}
 JIT_COMPILE = False
@@ -71,6 +71,19 @@ def _tpu() -> tf.distribute.Strategy:
         # What TensorFlow raises here depends on how the TPU is missing; all of it means the same.
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"--strategy tpu: no TPU can be reached from here ({reason})") from None
+
+
+def device(placement: Placement) -> Device:
+    """See `Backend`."""
+    if placement.name == "tpu":
+        return Device("tpu", True)
+    gpus = tf.config.list_physical_devices("GPU")
+    if placement.strategy is not None and "GPU" not in placement.strategy.extended.worker_devices[0]:
+        gpus = []
+    if not gpus:
+        return cpu()
+    details = tf.config.experimental.get_device_details(gpus[0])
+    return Device("gpu", details.get("compute_capability", (0, 0)) >= (8, 0))  # Ampere and later
 
 
 def building(placement: Placement) -> contextlib.AbstractContextManager:
