@@ -1,19 +1,16 @@
-"""A GPU by Keras's JAX backend, where TensorFlow need not be: quality at full size, and TabM's speed beside PyTorch's.
+"""Quality at full size on a GPU, by Keras's JAX backend, where TensorFlow need not be.
 
     python benchmarks/gpu.py pack DIR packed.npz [--fold 4]           where moa-tf is installed
     KERAS_BACKEND=jax python benchmarks/gpu.py quality packed.npz [--families mlp tabm …] [--set epochs=10]
-    KERAS_BACKEND=jax python benchmarks/gpu.py tabm [--turns 7]        needs PyTorch with CUDA and tabm beside JAX
 
 `quality` trains each family's preset for large tables on one fold's training rows, in float32, and judges the last
 epoch on its treated held-out rows, as `moa-tf train --only-fold K` does; the order of rows and the initial weights are
-other ones. `tabm` takes turns of some steps on rows that lie on the GPU.
+other ones.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import sys
 import time
 from pathlib import Path
 
@@ -143,126 +140,6 @@ def quality(path, families, settings):
         )
 
 
-SHAPE = {"features": 876, "targets": 206, "batch": 256, "steps": 200, "k": 32}
-
-
-def make_jax_turn(hidden, dropout):
-    import jax
-    import keras
-
-    from moa_tf.config import override
-    from moa_tf.models import tabm
-    from moa_tf.training.losses import SmoothedBinaryCrossentropy
-    from moa_tf.training.optimizers import make_optimizer
-
-    sizes = ",".join(map(str, hidden))
-    hyperparameters = override(tabm.PRESETS["full"], [f"hidden={sizes}", f"dropout={dropout}", "clip_norm=1"])
-    inputs = keras.Input((SHAPE["features"],), name="features")
-    preprocessing = keras.Model(inputs, {"features": inputs})
-    prior = np.full(SHAPE["targets"], 0.004)
-    network = tabm.FAMILY.build(preprocessing, hyperparameters.architecture, prior, 0)
-    model = keras.Model(network.input, tabm.FAMILY.training_output(network))
-    optimizer = make_optimizer(hyperparameters.recipe, 2e-3)
-    optimizer.build(model.trainable_variables)
-    loss_of = SmoothedBinaryCrossentropy(0.0)
-
-    def loss(trainable, other, x, y):
-        logits, other = model.stateless_call(trainable, other, {"features": x}, training=True)
-        return loss_of(y, logits), other
-
-    def step(state, batch):
-        trainable, other, optimizing = state
-        (value, other), gradients = jax.value_and_grad(loss, has_aux=True)(trainable, other, *batch)
-        trainable, optimizing = optimizer.stateless_apply(optimizing, gradients, trainable)
-        return (trainable, other, optimizing), value
-
-    step = jax.jit(step, donate_argnums=0)
-    rng = np.random.default_rng(0)
-    x = jax.device_put(rng.normal(size=(SHAPE["batch"], SHAPE["features"])).astype("float32"))
-    y = jax.device_put((rng.random((SHAPE["batch"], SHAPE["targets"])) < 0.004).astype("float32"))
-    variables = (model.trainable_variables, model.non_trainable_variables, optimizer.variables)
-    state = [tuple([variable.value for variable in each] for each in variables)]
-
-    def turn():
-        began = time.perf_counter()
-        for _ in range(SHAPE["steps"]):
-            state[0], value = step(state[0], (x, y))
-        value.block_until_ready()
-        return SHAPE["steps"] * SHAPE["batch"] / (time.perf_counter() - began)
-
-    return turn
-
-
-def make_torch_turn(hidden, dropout, compiled):
-    import torch
-    from tabm import TabM
-
-    torch.manual_seed(0)
-    network = TabM.make(
-        n_num_features=SHAPE["features"],
-        d_out=SHAPE["targets"],
-        n_blocks=len(hidden),
-        d_block=hidden[0],
-        dropout=dropout,
-        k=SHAPE["k"],
-    ).cuda()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=3e-4, fused=True)
-    call = torch.compile(network) if compiled else network
-    rng = np.random.default_rng(0)
-    x = torch.from_numpy(rng.normal(size=(SHAPE["batch"], SHAPE["features"])).astype("float32")).cuda()
-    y = torch.from_numpy((rng.random((SHAPE["batch"], SHAPE["targets"])) < 0.004).astype("float32")).cuda()
-    loss_of = torch.nn.BCEWithLogitsLoss()
-
-    def turn():
-        torch.cuda.synchronize()
-        began = time.perf_counter()
-        for _ in range(SHAPE["steps"]):
-            optimizer.zero_grad(set_to_none=True)
-            logits = call(x)
-            loss = loss_of(logits, y[:, None].expand_as(logits))
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimizer.step()
-        torch.cuda.synchronize()
-        return SHAPE["steps"] * SHAPE["batch"] / (time.perf_counter() - began)
-
-    return turn
-
-
-def tabm_speed(turns):
-    import torch
-
-    sys.path = [path for path in sys.path if Path(path or ".").resolve() != Path(__file__).resolve().parent]
-    for precision in ("highest", "high"):
-        # TensorFloat-32 on neither side, then on both.
-        torch.set_float32_matmul_precision(precision)
-        import jax
-
-        jax.config.update(
-            "jax_default_matmul_precision", {"highest": "highest", "high": "tensorfloat32"}[precision]
-        )
-        for hidden, dropout in (((512, 512, 512), 0.1), ((256, 256), 0.3)):
-            sides = {
-                "moa-tf on JAX": make_jax_turn(hidden, dropout),
-                "tabm on PyTorch": make_torch_turn(hidden, dropout, False),
-                "tabm on PyTorch, compiled": make_torch_turn(hidden, dropout, True),
-            }
-            for turn in sides.values():
-                turn()
-            found = {name: [] for name in sides}
-            for _ in range(turns):
-                for name, turn in sides.items():
-                    found[name].append(turn())
-            own = found["moa-tf on JAX"]
-            for name, values in found.items():
-                ratios = [a / b for a, b in zip(own, values, strict=True)]
-                print(
-                    f"{hidden} {precision}: {name} {statistics.median(values):,.0f} samples/s, ratio "
-                    f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
-                    flush=True,
-                )
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -274,15 +151,11 @@ def main():
     judging.add_argument("path", type=Path)
     judging.add_argument("--families", nargs="+", default=list(FAMILIES))
     judging.add_argument("--set", action="append", default=[], help="key=value of the family's config")
-    racing = commands.add_parser("tabm")
-    racing.add_argument("--turns", type=int, default=7)
     arguments = parser.parse_args()
     if arguments.command == "pack":
         pack(arguments.directory, arguments.path, arguments.fold)
-    elif arguments.command == "quality":
-        quality(arguments.path, arguments.families, arguments.set)
     else:
-        tabm_speed(arguments.turns)
+        quality(arguments.path, arguments.families, arguments.set)
 
 
 if __name__ == "__main__":
