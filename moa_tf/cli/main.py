@@ -19,6 +19,7 @@ COMMANDS = {
     "train": "Cross-validate a model and export it.",
     "compare": "Several models on the same folds, side by side.",
     "predict": "Probabilities for a table of signatures, from an exported model.",
+    "rank": "A ranked list of mechanisms for each drug, with what it is worth.",
     "evaluate": "Score a table of predictions against a table of targets.",
     "blend": "Blend finished runs into one.",
     "export": "Export a finished run as a SavedModel.",

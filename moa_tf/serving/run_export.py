@@ -66,6 +66,7 @@ def export_run(directory: Path, root: Path, reference: bool = True) -> Path:
             **{key: metrics[key] for key in _TOLD if key in metrics},
             "calibration": _calibration(opened),
             **({"components": _components(opened), "left_out": opened.left_out} if opened.is_blend else {}),
+            "ranking": opened.run.ranking(),
             "settings": description["settings"],
             "training_versions": description["versions"],
             "run_models": metrics["models"],

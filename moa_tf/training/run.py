@@ -38,6 +38,7 @@ from moa_tf.training.fold import ALL
 SEAL = "finished.json"
 LOCK = "lock"
 DESCRIPTION = "run.json"
+RANKING = "ranking.json"
 MEMBER = ("predictions.npy", "history.json")
 """What cross-validation keeps of every member, beside the learner's own files."""
 
@@ -274,6 +275,18 @@ class Run:
                 raise InputError(f"{part.directory}: not finished yet; train it further with --resume")
         refitted = [fold for fold in folds if fold.name == ALL]
         return refitted or folds
+
+    def ranking(self) -> dict[str, Any] | None:
+        """What `ranking.json` says, see `moa_tf.ranking.ranking`; None of a run from before there was one.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        path = self.directory / RANKING
+        try:
+            return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        except (OSError, ValueError):
+            raise InputError(f"{path}: damaged; finish the run with --resume") from None
 
     def metrics(self) -> dict[str, Any]:
         """What `metrics.json` says of the models that are in the run now.

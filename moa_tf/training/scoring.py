@@ -15,7 +15,9 @@ from moa_tf.data.schema import SPLITS, Dataset
 from moa_tf.evaluation.calibration import excess_per_row, expected_calibration_error, reliability
 from moa_tf.evaluation.intervals import bootstrap, interval
 from moa_tf.evaluation.metrics import evaluate, zero_controls
-from moa_tf.training.run import Run, save, write_text
+from moa_tf.ranking.consensus import conditions
+from moa_tf.ranking.ranking import fit_ranking
+from moa_tf.training.run import RANKING, Run, save, write_text
 
 FIGURES = {
     "log_loss": "log_loss_treated",
@@ -40,7 +42,7 @@ def score(
     rival: np.ndarray | None = None,
     more: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Writes a run's out-of-fold table and its metrics.
+    """Writes a run's out-of-fold table, its metrics, and what its calls on drugs are worth.
 
     Args:
         dataset: all rows.
@@ -138,5 +140,14 @@ def score(
             ends = interval(samples[name] - others[name], difference)
             metrics["difference"][figure] = [difference, *ends]
     metrics |= more
+    if judged.any():
+        ranking = fit_ranking(
+            dataset.targets[judged],
+            predicted[judged],
+            drug[judged],
+            conditions(dataset.signatures)[judged],
+            fold_of_row[judged],
+        )
+        write_text(run.directory / RANKING, ranking.to_dict())
     write_text(run.directory / "metrics.json", metrics)
     return metrics

@@ -1,0 +1,179 @@
+"""`moa-tf rank`."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from moa_tf.cli.options import LocalPath, json_option
+from moa_tf.cli.output import fixed, print_lines, print_table, row_progress, write_json
+from moa_tf.cli.startup import import_tensorflow
+from moa_tf.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+
+
+@click.command()
+@click.argument("saved_model", type=LocalPath())
+@click.argument("features", type=LocalPath())
+@click.argument("out", type=LocalPath())
+@click.option(
+    "--drugs",
+    type=LocalPath(),
+    help="A table of sig_id and drug_id. [default: each signature is a drug of its own]",
+)
+@click.option(
+    "--reference",
+    type=LocalPath(),
+    help="Directory of training tables: names each drug's nearest reference drugs, and says which are like none.",
+)
+@click.option(
+    "--top", type=click.IntRange(1), default=5, show_default=True, help="Hypotheses of a drug, at most."
+)
+@click.option(
+    "--least",
+    type=click.FloatRange(0, 1),
+    default=0.05,
+    show_default=True,
+    help="Probability of a hypothesis, at least.",
+)
+@click.option(
+    "--level",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.15,
+    show_default=True,
+    help="A drug whose p-value of activity is above is inactive, and gets no call.",
+)
+@json_option
+def rank(
+    saved_model: Path,
+    features: Path,
+    out: Path,
+    drugs: Path | None,
+    reference: Path | None,
+    top: int,
+    least: float,
+    level: float,
+    json_file: Path | None,
+) -> None:
+    """Lists each drug's probable mechanisms, with what such calls were worth.
+
+    A drug's signatures are brought together over replicates, doses and times, by the rule that did best out of fold,
+    and the probabilities are calibrated on drugs. Beside each stands how many of 100 calls like it were right among
+    the training drugs, and the share of wrong ones to be expected in the list down to it. A drug is inactive, and gets
+    no call, where its replicates' agreement and its distance from the controls are together no more than chance.
+
+    OUT is a new directory: index.html, a card for each drug in one file that needs no network; hypotheses.csv,
+    drugs.csv and ranking.json.
+
+    \b
+    Examples:
+      moa-tf rank saved_models/mlp test_features.csv ranked
+      moa-tf rank saved_models/blend plate.csv ranked --drugs plate_drugs.csv --reference lish-moa
+    """
+    from moa_tf.atomic import check_directory, sync, sync_tree, temporary_directory
+    from moa_tf.serving.versions import load_metadata
+
+    if out.exists():
+        raise InputError(f"{out}: is there already, expected the name of a new directory")
+    check_directory(out)
+    metadata = load_metadata(saved_model)
+    if not metadata.get("ranking"):
+        raise InputError(
+            f"{saved_model}: does not say what its calls on drugs are worth, expected a model exported by this version "
+            "of a run that it trained"
+        )
+    tell = partial(click.echo, err=True)
+    drug_of = _drug_of(drugs, tell)
+    import_tensorflow()
+    from moa_tf.data.read import read_dataset
+    from moa_tf.ranking.cards import INACTIVE, make_cards
+    from moa_tf.ranking.ranking import Ranking
+    from moa_tf.ranking.write import PAGE, write_cards
+    from moa_tf.serving.predict import load_model
+
+    model, ranking = load_model(saved_model), Ranking.from_dict(metadata["ranking"])
+    dataset = read_dataset(reference, missing=model.spec.missing) if reference is not None else None
+    if dataset is not None and dataset.signatures.spec.features != model.spec.features:
+        raise InputError(
+            f"{reference}: has other genes or cell lines than the model, expected the same in their order"
+        )
+    with row_progress("ranking") as progress:
+        cards = make_cards(
+            model,
+            ranking,
+            features,
+            drug_of=drug_of,
+            reference=dataset,
+            top=top,
+            least=least,
+            level=level,
+            progress=progress,
+            tell=tell,
+        )
+    note = f"Model {metadata.get('model')}, exported {metadata['created']}; rule {ranking.rule}."
+    if metadata.get("simulated"):
+        note += " Trained on simulated data: this says nothing of real drugs."
+    with temporary_directory(out.parent, out) as temporary:
+        results = temporary / "results"
+        results.mkdir()
+        write_cards(cards, ranking, results, title=f"Mechanisms of {len(cards):,} drugs", note=note)
+        sync_tree(results)
+        try:
+            results.rename(out)
+        except OSError as error:  # someone else has made it by now
+            raise InputError(f"{out}: cannot be written ({error.strerror})") from error
+        sync(out.parent)
+    called = [card for card in cards if card.hypotheses]
+    print_table(
+        "Most probable",
+        ["drug", "mechanism", "probability", "of 100 such calls right"],
+        [
+            [
+                card.drug,
+                card.hypotheses[0].mechanism,
+                fixed(card.hypotheses[0].probability, 2),
+                None if card.hypotheses[0].band is None else f"{100 * card.hypotheses[0].band.precision:.0f}",
+            ]
+            for card in called[:10]
+        ],
+    )
+    inactive = sum(card.activity == INACTIVE for card in cards)
+    print_lines(
+        f"drugs        {len(cards):,}: {len(called):,} with a call, {inactive:,} inactive",
+        f"page         {out / PAGE}",
+    )
+    if json_file:
+        write_json(
+            json_file, {"drugs": len(cards), "called": len(called), "inactive": inactive, "out": str(out)}
+        )
+
+
+def _drug_of(file: Path | None, tell: Callable[[str], None]) -> Callable[[np.ndarray], np.ndarray]:
+    """From ids of signatures to names of drugs."""
+    if file is None:
+        return lambda ids: ids
+    import numpy as np
+
+    from moa_tf.data.names import shorten
+    from moa_tf.data.read import read_drugs
+
+    table = read_drugs(file, tell)
+    drug = dict(zip(table.sig_id, table.drug_id, strict=True))
+
+    def find(ids: np.ndarray) -> np.ndarray:
+        lost = [name for name in ids if name not in drug]
+        if lost:
+            raise InputError(
+                f"{file.name}: column sig_id: {len(lost)} ids of the signatures are missing ({shorten(lost, 3)}), "
+                "expected each of them"
+            )
+        return np.array([drug[name] for name in ids], object)
+
+    return find

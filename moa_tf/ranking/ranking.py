@@ -1,0 +1,220 @@
+"""What a model's calls on drugs are worth: measured out of fold, kept with the model, applied to new drugs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import beta
+
+from moa_tf.ensemble.calibration import Calibration, fit_calibration, read_calibration
+from moa_tf.evaluation.drugs import by_drug
+from moa_tf.evaluation.metrics import mean_log_loss
+from moa_tf.ranking.consensus import RULES, consensus
+
+LEAST = 0.05
+"""Probability from which on a mechanism is a call at all."""
+CALLS = 25
+"""The fewest calls whose precision is stated by itself."""
+BANDS = 5
+"""Of stated precision, in which it is held against what was observed."""
+
+
+@dataclass(frozen=True)
+class Band:
+    """Calls of like probability.
+
+    Attributes:
+        low: least calibrated probability in it.
+        calls: how many, out of fold.
+        right: how many of them were true.
+    """
+
+    low: float
+    calls: int
+    right: int
+
+    @property
+    def precision(self) -> float:
+        """Share that was right."""
+        return self.right / self.calls
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Of the precision.
+
+        Source: Brown, Cai & DasGupta 2001, Interval Estimation for a Binomial Proportion (Jeffreys' interval).
+        """
+        tail = (1 - level) / 2
+        low = 0.0 if self.right == 0 else beta.ppf(tail, self.right + 0.5, self.calls - self.right + 0.5)
+        high = (
+            1.0
+            if self.right == self.calls
+            else beta.ppf(1 - tail, self.right + 0.5, self.calls - self.right + 0.5)
+        )
+        return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """From probabilities of signatures to calls on drugs.
+
+    Attributes:
+        rule: of `RULES`.
+        calibration: of the consensus, on drugs.
+        bands: of calibrated probability, from low to high; none where there were too few calls.
+        evidence: out-of-fold figures, JSON values: `drugs`, `log_loss` of each rule (calibrated), and `reliability`,
+            bands of stated precision with `stated`, `calls`, `right`, `low` and `high`.
+    """
+
+    rule: str
+    calibration: Calibration | None
+    bands: tuple[Band, ...]
+    evidence: dict[str, Any]
+
+    def calibrated(self, probabilities: np.ndarray) -> np.ndarray:
+        """[D, T] of a consensus [D, T]."""
+        return _calibrated(self.calibration, probabilities)
+
+    def band(self, probability: float) -> Band | None:
+        """The band of a call; None below the lowest."""
+        found = [band for band in self.bands if probability >= band.low]
+        return found[-1] if found else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "rule": self.rule,
+            "calibration": self.calibration.to_dict() if self.calibration else None,
+            "bands": [vars(band) for band in self.bands],
+            "evidence": self.evidence,
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Ranking:
+        return cls(
+            values["rule"],
+            read_calibration(values["calibration"]),
+            tuple(Band(**band) for band in values["bands"]),
+            values["evidence"],
+        )
+
+
+def fit_ranking(
+    targets: np.ndarray,
+    probabilities: np.ndarray,
+    drug: np.ndarray,
+    condition: np.ndarray,
+    fold: np.ndarray,
+) -> Ranking:
+    """Chooses the rule, calibrates it on drugs, and counts how often its calls were right.
+
+    A drug counts for the fold of its first row. Everything that is stated of a fold's drugs, calibration and precision,
+    was fitted on the other folds' drugs; what is kept is fitted on all.
+
+    Args:
+        targets: [N, T] labels of the treated rows, 0 or 1.
+        probabilities: [N, T] by models that have not seen the row's drug.
+        drug: [N] names.
+        condition: [N] texts, see `moa_tf.ranking.consensus.conditions`.
+        fold: [N] numbers.
+    """
+    drugs = by_drug(drug, targets, probabilities)
+    labels, home = drugs.targets, np.asarray(fold)[drugs.first]
+    lists = {rule: consensus(rule, probabilities, drug, condition) for rule in RULES}
+    crossed = {name: _cross_calibrated(labels, values, home) for name, values in lists.items()}
+    losses = {name: mean_log_loss(labels, values) for name, values in crossed.items()}
+    # Of equal ones, as with one signature a drug, the first.
+    rule = min(losses, key=lambda name: (round(losses[name], 9), list(losses).index(name)))
+    # Of one fold alone nothing could be said of what calibrating does.
+    calibration = fit_calibration(labels, lists[rule], "temperature") if len(np.unique(home)) > 1 else None
+    return Ranking(
+        rule,
+        calibration,
+        count_bands(labels, crossed[rule]),
+        {
+            "drugs": len(labels),
+            "log_loss": {name: float(loss) for name, loss in losses.items()},
+            "reliability": _stated(labels, crossed[rule], home),
+        },
+    )
+
+
+def count_bands(labels: np.ndarray, probabilities: np.ndarray) -> tuple[Band, ...]:
+    """Calls of at least `LEAST`, sorted, in bands of at least `CALLS`, at most ten and about equal."""
+    p, right = probabilities.ravel(), np.asarray(labels).ravel() > 0
+    order = np.argsort(p, kind="stable")
+    order = order[p[order] >= LEAST]
+    if len(order) < CALLS:
+        return ()
+    parts = np.array_split(order, min(10, len(order) // CALLS))
+    # An edge lies where the probability rises, so that equal calls are in one band.
+    bands: list[Band] = []
+    for part in parts:
+        low = float(p[part[0]])
+        if bands and low <= bands[-1].low:
+            last = bands.pop()
+            bands.append(Band(last.low, last.calls + len(part), last.right + int(right[part].sum())))
+        else:
+            bands.append(Band(low, len(part), int(right[part].sum())))
+    first, *rest = bands
+    return (Band(LEAST, first.calls, first.right), *rest)
+
+
+def expected_false(probabilities: Sequence[float]) -> np.ndarray:
+    """[K] of calls sorted from the most probable on: the share of wrong ones to be expected down to each."""
+    p = np.asarray(probabilities, np.float64)
+    return np.cumsum(1 - p) / np.arange(1, len(p) + 1)
+
+
+def _calibrated(calibration: Calibration | None, probabilities: np.ndarray) -> np.ndarray:
+    if calibration is None:
+        return probabilities
+    return np.asarray(calibration(np.asarray(probabilities, np.float64)))
+
+
+def _cross_calibrated(labels: np.ndarray, probabilities: np.ndarray, home: np.ndarray) -> np.ndarray:
+    found = np.array(probabilities, np.float64)
+    for fold in np.unique(home):
+        others = home != fold
+        if others.any():
+            calibration = fit_calibration(labels[others], probabilities[others], "temperature")
+            found[~others] = _calibrated(calibration, probabilities[~others])
+    return found
+
+
+def _stated(labels: np.ndarray, probabilities: np.ndarray, home: np.ndarray) -> list[dict[str, float]]:
+    """Each fold's calls with the precision that the other folds' bands state, against what they were."""
+    stated, right = [], []
+    for fold in np.unique(home):
+        there = home == fold
+        bands = count_bands(labels[~there], probabilities[~there]) if (~there).any() else ()
+        if not bands:
+            continue
+        p, y = probabilities[there].ravel(), labels[there].ravel()
+        called = p >= LEAST
+        place = np.searchsorted([band.low for band in bands], p[called], side="right") - 1
+        stated.append(np.array([band.precision for band in bands])[place])
+        right.append(y[called])
+    if not stated:
+        return []
+    said, true = np.concatenate(stated), np.concatenate(right)
+    edges = np.linspace(0, 1, BANDS + 1)[1:-1]
+    number = np.searchsorted(edges, said, side="right")
+    found = []
+    for k in range(BANDS):
+        here = number == k
+        if here.any():
+            band = Band(0.0, int(here.sum()), int(true[here].sum()))
+            low, high = band.interval()
+            found.append(
+                {
+                    "stated": float(said[here].mean()),
+                    "calls": band.calls,
+                    "right": band.right,
+                    "low": low,
+                    "high": high,
+                }
+            )
+    return found
