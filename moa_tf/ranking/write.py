@@ -89,7 +89,7 @@ def page(cards: Sequence[Card], ranking: Ranking, *, title: str, note: str) -> s
     inactive = sum(card.activity == INACTIVE for card in cards)
     lead = (
         f"{len(cards):,} drugs: {called:,} with a call, {inactive:,} inactive. Probabilities are calibrated on drugs; "
-        f"beside each stands how many such calls on {ranking.evidence['drugs']:,} training drugs were right, out of fold."
+        f"beside each stands how many such calls on {ranking.evidence['drugs']:,} training drugs were right, held out."
     )
     parts = {
         "TITLE": _text(title),
