@@ -142,7 +142,7 @@ def make_cards(
     flat = np.flatnonzero(called)
     flat = flat[np.argsort(-calibrated.ravel()[flat], kind="stable")]
     false = np.zeros(calibrated.size)
-    false[flat] = expected_false(calibrated.ravel()[flat])
+    false[flat] = expected_false(ranking, calibrated.ravel()[flat])
     false = false.reshape(calibrated.shape)
     spread = by_condition.table()
     cards = []

@@ -162,10 +162,15 @@ def count_bands(labels: np.ndarray, probabilities: np.ndarray) -> tuple[Band, ..
     return (Band(LEAST, first.calls, first.right), *rest)
 
 
-def expected_false(probabilities: Sequence[float]) -> np.ndarray:
-    """[K] of calls sorted from the most probable on: the share of wrong ones to be expected down to each."""
-    p = np.asarray(probabilities, np.float64)
-    return np.cumsum(1 - p) / np.arange(1, len(p) + 1)
+def expected_false(ranking: Ranking, probabilities: Sequence[float]) -> np.ndarray:
+    """[K] of calls sorted from the most probable on: the share of wrong ones to be expected down to each.
+
+    By the precision of each call's band: the extreme probabilities of a model are the least sure ones. Below the bands,
+    by the probability itself.
+    """
+    bands = [ranking.band(p) for p in probabilities]
+    right = [p if band is None else band.precision for p, band in zip(probabilities, bands, strict=True)]
+    return np.cumsum(1 - np.array(right, np.float64)) / np.arange(1, len(right) + 1)
 
 
 def _calibrated(calibration: Calibration | None, probabilities: np.ndarray) -> np.ndarray:
