@@ -142,24 +142,33 @@ def fit_ranking(
 
 
 def count_bands(labels: np.ndarray, probabilities: np.ndarray) -> tuple[Band, ...]:
-    """Calls of at least `LEAST`, sorted, in bands of at least `CALLS`, at most ten and about equal."""
+    """Calls of at least `LEAST` in bands, from low to high.
+
+    From the most probable down, a band ends where it has `CALLS` calls and a tenth of all that is expected to be right: so
+    they are narrow where it counts, and none is of a few calls.
+    """
     p, right = probabilities.ravel(), np.asarray(labels).ravel() > 0
-    order = np.argsort(p, kind="stable")
+    order = np.argsort(-p, kind="stable")
     order = order[p[order] >= LEAST]
-    if len(order) < CALLS:
+    p, right = p[order], right[order]
+    if len(p) < CALLS:
         return ()
-    parts = np.array_split(order, min(10, len(order) // CALLS))
-    # An edge lies where the probability rises, so that equal calls are in one band.
-    bands: list[Band] = []
-    for part in parts:
-        low = float(p[part[0]])
-        if bands and low <= bands[-1].low:
-            last = bands.pop()
-            bands.append(Band(last.low, last.calls + len(part), last.right + int(right[part].sum())))
-        else:
-            bands.append(Band(low, len(part), int(right[part].sum())))
-    first, *rest = bands
-    return (Band(LEAST, first.calls, first.right), *rest)
+    sums, ends, start = np.append(0, np.cumsum(p)), [], 0
+    for k in range(len(p)):
+        # Equal calls are in one band, and what is left after the last one must be a band too.
+        edge = k + 1 == len(p) or p[k + 1] < p[k]
+        enough = k + 1 - start >= CALLS and sums[k + 1] - sums[start] >= sums[-1] / 10
+        if edge and enough and len(p) - k - 1 >= CALLS:
+            ends.append(k + 1)
+            start = k + 1
+    ends.append(len(p))
+    starts = [0, *ends[:-1]]
+    lows = [*(float(p[end - 1]) for end in ends[:-1]), LEAST]
+    bands = [
+        Band(low, end - start, int(right[start:end].sum()))
+        for low, start, end in zip(lows, starts, ends, strict=True)
+    ]
+    return tuple(bands[::-1])
 
 
 def expected_false(ranking: Ranking, probabilities: Sequence[float]) -> np.ndarray:
