@@ -144,8 +144,8 @@ def fit_ranking(
 def count_bands(labels: np.ndarray, probabilities: np.ndarray) -> tuple[Band, ...]:
     """Calls of at least `LEAST` in bands, from low to high.
 
-    From the most probable down, a band ends where it has `CALLS` calls and a tenth of all that is expected to be right: so
-    they are narrow where it counts, and none is of a few calls.
+    From the most probable down, a band ends where it has `CALLS` calls and a tenth of all that is expected to be right:
+    so they are narrow where it counts, and none is of a few calls.
     """
     p, right = probabilities.ravel(), np.asarray(labels).ravel() > 0
     order = np.argsort(-p, kind="stable")
