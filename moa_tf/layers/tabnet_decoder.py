@@ -9,6 +9,7 @@ from keras import ops
 
 from moa_tf.errors import InputError, whole_number
 from moa_tf.layers.glu import FeatureTransformer, glu_kernel
+from moa_tf.layers.seeds import part_seed
 
 
 @keras.saving.register_keras_serializable(package="moa_tf")
@@ -90,11 +91,10 @@ class TabNetDecoder(keras.layers.Layer):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         batch, steps, width = input_shape
-        start = None if self.seed is None else self.seed * 10_007
-        seeds = [None if start is None else start + 100 * step for step in range(steps + 1)]
+        seeds = [part_seed(self.seed, 100 * step) for step in range(steps + 1)]
         dtype = {"dtype": self.dtype_policy}
         self.shared = [
-            glu_kernel(width, width, None if start is None else start + 50 + k, name=f"shared_{k}", **dtype)
+            glu_kernel(width, width, part_seed(self.seed, 50 + k), name=f"shared_{k}", **dtype)
             for k in range(self.n_shared)
         ]
         self.transformers = [

@@ -12,6 +12,7 @@ from keras import ops
 from moa_tf.errors import InputError, whole_number
 from moa_tf.layers.ghost_batch_norm import GhostBatchNormalization
 from moa_tf.layers.glu import FeatureTransformer, glu_kernel
+from moa_tf.layers.seeds import part_seed
 from moa_tf.layers.tabnet_attention import MASK_TYPES, AttentiveTransformer, group_matrix
 
 
@@ -92,9 +93,6 @@ class TabNetEncoder(keras.layers.Layer):
         self.epsilon = float(epsilon)
         self.seed = whole_number("seed", seed, least=0, optional=True)
 
-    def _seed(self, offset: int) -> int | None:
-        return None if self.seed is None else self.seed * 10_007 + offset
-
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         batch, features = input_shape
         matrix = group_matrix(self.groups, features)
@@ -106,7 +104,11 @@ class TabNetEncoder(keras.layers.Layer):
         self.normalization.build(input_shape)
         self.shared = [
             glu_kernel(
-                width, width if index else features, self._seed(index), name=f"shared_{index}", **dtype
+                width,
+                width if index else features,
+                part_seed(self.seed, index),
+                name=f"shared_{index}",
+                **dtype,
             )
             for index in range(self.n_shared)
         ]
@@ -116,7 +118,7 @@ class TabNetEncoder(keras.layers.Layer):
                 width,
                 self.n_independent,
                 self.shared,
-                seed=self._seed(100 * (step + 1)),
+                seed=part_seed(self.seed, 100 * (step + 1)),
                 name=f"feature_transformer_{step}" if step else "initial_splitter",
                 **ghost,
             )
@@ -126,7 +128,7 @@ class TabNetEncoder(keras.layers.Layer):
             AttentiveTransformer(
                 len(matrix),
                 self.mask_type,
-                seed=self._seed(100 * (step + 1) + 50),
+                seed=part_seed(self.seed, 100 * (step + 1) + 50),
                 name=f"attentive_transformer_{step}",
                 **ghost,
             )
