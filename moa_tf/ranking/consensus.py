@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,26 @@ averaged away."""
 
 
 def conditions(signatures: Signatures) -> np.ndarray:
-    """[N] texts: signatures of one dose, time and cell line have the same."""
+    """[N] texts, `D1, 24 h, A375` say: signatures of one dose, time and cell line have the same."""
+    spec, parts = signatures.spec, []
+    if signatures.cp_dose is not None:
+        parts.append(
+            _words(signatures.cp_dose, lambda dose: spec.doses[int(dose)] if spec.doses else f"{dose:g} µM")
+        )
+    if signatures.cp_time is not None:
+        parts.append(_words(signatures.cp_time, lambda hours: f"{hours:g} h"))
+    if signatures.cp_cell is not None:
+        lines = (*spec.cell_lines, "another cell line")  # the last one is −1
+        parts.append(_words(signatures.cp_cell, lambda line: lines[int(line)]))
     found = np.full(len(signatures), "", object)
-    for values in (signatures.cp_dose, signatures.cp_time, signatures.cp_cell):
-        if values is not None:
-            found = found + "|" + values.astype(str).astype(object)
+    for number, part in enumerate(parts):
+        found = found + (", " if number else "") + part
     return found
+
+
+def _words(values: np.ndarray, word: Callable[[Any], str]) -> np.ndarray:
+    there, place = np.unique(values, return_inverse=True)
+    return np.array([word(value) for value in there], object)[place]
 
 
 class Sums:

@@ -142,6 +142,7 @@ def _card(card: Card) -> str:
 
 def _hypothesis(each: Hypothesis) -> str:
     p = each.probability
+    shown = f"{p:.2f}" if p < 0.995 else "&gt; 0.99"
     said = "no such calls were counted"
     if each.band is not None:
         low, high = each.band.interval()
@@ -152,19 +153,15 @@ def _hypothesis(each: Hypothesis) -> str:
     where = ""
     if len(each.by_condition) > 1:
         items = "".join(
-            f'<li>{_text(_condition(name))} <meter min="0" max="1" value="{value:.3f}"></meter> {value:.2f}</li>'
+            f'<li>{_text(name)} <meter min="0" max="1" value="{value:.3f}"></meter> {value:.2f}</li>'
             for name, value in sorted(each.by_condition.items())
         )
-        where = f"<details><summary>By dose and time</summary><ul>{items}</ul></details>"
+        where = f"<details><summary>By condition</summary><ul>{items}</ul></details>"
     return (
         f'<li><span class="name">{_text(each.mechanism)}</span> <span class="bar" aria-hidden="true">'
-        f'<i style="width:{100 * p:.1f}%"></i></span> <b>{p:.2f}</b><p>{said}; list down to here: '
-        f"{100 * each.false:.0f} % wrong expected</p>{where}</li>"
+        f'<i style="width:{100 * p:.1f}%"></i></span> <b>{shown}</b><p>{said}; of all calls as probable or '
+        f"more {100 * each.false:.0f} % are expected to be wrong</p>{where}</li>"
     )
-
-
-def _condition(name: str) -> str:
-    return ", ".join(part for part in name.split("|") if part) or "all"
 
 
 def _precision(each: Hypothesis) -> dict[str, Any]:

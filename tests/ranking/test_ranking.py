@@ -1,10 +1,13 @@
 """Consensus, bands and what they state, by hand and by simulation."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy.special import expit, logit
 
-from moa_tf.ranking.consensus import RULES, Consensus, Sums, consensus
+from moa_tf.data.schema import Signatures, SignatureSpec
+from moa_tf.ranking.consensus import RULES, Consensus, Sums, conditions, consensus
 from moa_tf.ranking.ranking import Band, Ranking, count_bands, expected_false, fit_ranking
 
 DRUG = np.array(["b", "a", "b", "b"], object)
@@ -33,6 +36,26 @@ def test_chunks_give_what_the_whole_gives(rule):
     names, found = parts.result()
     assert names.tolist() == ["a", "b"]
     np.testing.assert_allclose(found, whole)
+
+
+def test_conditions_are_words():
+    spec = SignatureSpec(
+        ("g-0",), treatment=("cp_time", "cp_dose", "cp_cell"), doses=(), cell_lines=("A", "B")
+    )
+    signatures = Signatures(
+        spec,
+        np.array(["x", "y"], object),
+        np.zeros((2, 1), np.float32),
+        cp_time=np.array([24, 6.5], np.float32),
+        cp_dose=np.array([0.37, 10], np.float32),
+        cp_cell=np.array([1, -1], np.int32),
+    )
+    assert conditions(signatures).tolist() == ["0.37 µM, 24 h, B", "10 µM, 6.5 h, another cell line"]
+    levels = dataclasses.replace(spec, doses=("low", "high"), treatment=("cp_dose",))
+    only = Signatures(levels, signatures.sig_id, signatures.genes, cp_dose=np.array([1, 0], np.int32))
+    assert conditions(only).tolist() == ["high", "low"]
+    plain = dataclasses.replace(spec, treatment=())
+    assert conditions(Signatures(plain, signatures.sig_id, signatures.genes)).tolist() == ["", ""]
 
 
 def test_sums_grow_with_their_keys():
