@@ -81,7 +81,8 @@ def test_it_is_a_run_that_refers_to_the_others(blended, runs):
     assert description["model"] == "blend"
     assert [part["path"] for part in description["components"]] == ["../a", "../b"]
     assert [part["digest"] for part in description["components"]] == [Run(run).digest() for run in runs]
-    assert sorted(path.name for path in out.iterdir()) == ["lock", "metrics.json", "oof.parquet", "run.json"]
+    names = ["lock", "metrics.json", "oof.parquet", "ranking.json", "run.json"]
+    assert sorted(path.name for path in out.iterdir()) == names
     assert [line.partition(": ")[2] for line in lines] == [
         "has no Keras networks, so it counts here, and is left out of an export"
     ] * 2

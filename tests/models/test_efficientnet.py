@@ -39,6 +39,7 @@ def image():
     return np.random.default_rng(1).uniform(size=(1, 64, 64, 3)).astype("float32") * 255
 
 
+@pytest.mark.slow
 def test_the_whole_network_computes_what_the_efficientnet_package_does(file, image, weights):
     model = keras.applications.EfficientNetB0(weights=None, input_shape=(64, 64, 3))
     before = {variable.path: np.array(variable) for variable in model.weights}

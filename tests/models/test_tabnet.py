@@ -47,6 +47,7 @@ def test_docstring_examples(module):
     assert result.failed == 0
 
 
+@pytest.mark.slow
 def test_save_load_and_export(tmp_path):
     x, y = make_data()
     network = TabNet(

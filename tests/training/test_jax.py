@@ -30,7 +30,10 @@ from moa_tf.training.reporter import Reporter
 from moa_tf.training.run import Run
 from moa_tf.training.strategy import make_placement
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed"),
+]
 
 SETTINGS = {
     "mlp": ["hidden=16", "dropout=0", "output_dropout=0"],
@@ -116,7 +119,6 @@ def assert_both_train_alike(names, directory):
                 np.testing.assert_allclose(found[key], values, atol=1e-4, rtol=0, err_msg=f"{name} {key}")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("names", ["tabm resnet cnn1d", "tabnet gru lstm", "deepinsight"])
 def test_families_train_as_on_tensorflow(names, tmp_path):
     assert_both_train_alike(names.split(), tmp_path)
@@ -354,7 +356,6 @@ def test_a_run_has_its_backend_and_goes_on_with_no_other(runs):
         cross_validate(dataset, learner, Validation(), Run(directory / "whole"), resume=True)
 
 
-@pytest.mark.slow
 def test_a_strange_environment_changes_nothing_on_tensorflow(tmp_path):
     data = write_simulation(tmp_path / "data", 300, seed=3)
     train = ["train", "--data", data, *ARGUMENTS]

@@ -41,6 +41,7 @@ def test_reconstruction_error_by_hand():
     np.testing.assert_allclose(errors, [1.0, (4.0 + 4.0) / 2])
 
 
+@pytest.mark.slow
 def test_pretraining_learns_and_its_encoder_goes_into_a_new_network():
     features = correlated_features(1024, 3)
     network = make_network()

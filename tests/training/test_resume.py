@@ -95,8 +95,9 @@ def in_a_process_of_its_own(work):
 def test_a_kill_at_every_write(after, whole, go, monkeypatch, tmp_path, ridge):
     writes = Writes(monkeypatch)
     go(tmp_path / "counted", refit=True)
-    # run.json, 3 scalings and their seals, 6 members of 4 files, what these 9 cost, oof.parquet, metrics.json
-    assert writes.count == 1 + 6 + 24 + 9 + 2
+    # run.json, 3 scalings and their seals, 6 members of 4 files, what these 9 cost, oof.parquet,
+    # ranking.json, metrics.json
+    assert writes.count == 1 + 6 + 24 + 9 + 3
     for moment in range(writes.count):
         out = tmp_path / f"{moment}"
         Writes(monkeypatch, moment, after)

@@ -202,6 +202,7 @@ def test_health(channel):
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
+@pytest.mark.slow
 def test_another_configuration_labels_versions_and_cannot_leave_the_root(start, root, request_of):
     server = start(root)
     with grpc.insecure_channel(server.grpc) as channel:
