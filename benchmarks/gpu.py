@@ -2,8 +2,9 @@
 
     python benchmarks/gpu.py pack DIR packed.npz [--fold 4]           where moa-tf is installed
     KERAS_BACKEND=jax python benchmarks/gpu.py quality packed.npz [--families mlp tabm …] [--set epochs=10]
+        [--precision mixed_bfloat16]
 
-`quality` trains each family's preset for large tables on one fold's training rows, in float32, and judges the last
+`quality` trains each family's preset for large tables on one fold's training rows, and judges the last
 epoch on its treated held-out rows, as `moa-tf train --only-fold K` does; the order of rows and the initial weights are
 other ones.
 """
@@ -92,7 +93,7 @@ def predict(model, inputs):
     return keras.tree.map_structure(lambda *blocks: np.concatenate(blocks), *parts)
 
 
-def quality(path, families, settings):
+def quality(path, families, settings, precision):
     import keras
 
     from moa_tf.config import override
@@ -113,7 +114,9 @@ def quality(path, families, settings):
         preprocessing = family.fit_preprocessing(signatures.take(train), architecture, 0)
         inputs = {key: value for key, value in signatures.inputs().items() if key in preprocessing.input}
         features = predict(preprocessing, inputs)
+        keras.config.set_dtype_policy(precision)
         network = family.build(preprocessing, architecture, prior, 0)
+        keras.config.set_dtype_policy("float32")
         model = keras.Model(network.input, family.training_output(network))
         steps = len(train) // recipe.batch_size
         weights = log_positive_weights(targets[train].sum(0)) if recipe.positive_weights == "log" else None
@@ -131,7 +134,7 @@ def quality(path, families, settings):
         loss = mean_log_loss(targets[judged], predicted)
         auroc, precision = rank_metrics(targets[judged], predicted)
         print(
-            f"{' '.join([name, preset, *settings])}, {recipe.epochs} epochs: log loss {loss:.5f}, "
+            f"{' '.join([name, preset, precision, *settings])}, {recipe.epochs} epochs: log loss {loss:.5f}, "
             f"AUROC {np.nanmean(auroc):.4f}, average precision {np.nanmean(precision):.4f}; training loss "
             f"{history.history['loss'][-1]:.5f}; {prepared:.0f} s to prepare, {trained:.0f} s to train "
             f"({steps * recipe.batch_size * recipe.epochs / trained:,.0f} samples/s), "
@@ -150,12 +153,13 @@ def main():
     judging = commands.add_parser("quality")
     judging.add_argument("path", type=Path)
     judging.add_argument("--families", nargs="+", default=list(FAMILIES))
+    judging.add_argument("--precision", default="float32", help="Keras dtype policy of the networks")
     judging.add_argument("--set", action="append", default=[], help="key=value of the family's config")
     arguments = parser.parse_args()
     if arguments.command == "pack":
         pack(arguments.directory, arguments.path, arguments.fold)
     else:
-        quality(arguments.path, arguments.families, arguments.set)
+        quality(arguments.path, arguments.families, arguments.set, arguments.precision)
 
 
 if __name__ == "__main__":

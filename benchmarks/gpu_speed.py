@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -62,6 +63,7 @@ def torch_mlp():
 
 
 def torch_tabnet():
+    import torch
     from pytorch_tabnet.tab_network import TabNet
     from torch import nn
 
@@ -69,11 +71,14 @@ def torch_tabnet():
         def __init__(self):
             super().__init__()
             self.network = TabNet(
-                FEATURES, TARGETS, n_d=32, n_a=32, n_steps=1, virtual_batch_size=128, mask_type="entmax"
-            )
-            # The encoder keeps this one on the CPU.
-            self.network.tabnet.encoder.group_attention_matrix = (
-                self.network.tabnet.encoder.group_attention_matrix.to("cuda")
+                FEATURES,
+                TARGETS,
+                n_d=32,
+                n_a=32,
+                n_steps=1,
+                virtual_batch_size=128,
+                mask_type="entmax",
+                group_attention_matrix=torch.eye(FEATURES),
             )
 
         def forward(self, x):
@@ -83,8 +88,12 @@ def torch_tabnet():
 
 
 def torch_tabm():
-    from tabm import TabM
-
+    # This folder, which Python looks into first, has a file of the package's name.
+    here = sys.path.pop(0)
+    try:
+        from tabm import TabM
+    finally:
+        sys.path.insert(0, here)
     return TabM.make(n_num_features=FEATURES, d_out=TARGETS, n_blocks=3, d_block=512, dropout=0.1, k=32)
 
 
@@ -193,37 +202,41 @@ def make_peer(case, batch_size, precision, steps, clip_norm, compiled):
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     torch.manual_seed(0)
-    network = case.peer().cuda()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_default_device(device)  # pytorch-tabnet keeps a matrix where it was made
+    network = case.peer().to(device)
     if len(case.shape) == 3:
         network = network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, fused=True)
     call = torch.compile(network) if compiled else network
     loss_of = torch.nn.BCEWithLogitsLoss()
-    x = torch.rand(batch_size, *case.shape, device="cuda")
+    x = torch.rand(batch_size, *case.shape)
     if len(case.shape) == 3:
         x = x.to(memory_format=torch.channels_last)
-    y = torch.from_numpy(labels(batch_size)).cuda() * 0.999 + 0.0005
+    y = torch.from_numpy(labels(batch_size)).to(device) * 0.999 + 0.0005
+
+    synchronise = torch.cuda.synchronize if device == "cuda" else lambda: None
 
     def turn():
-        torch.cuda.synchronize()
+        synchronise()
         began = time.perf_counter()
         for _ in range(steps):
             optimizer.zero_grad(set_to_none=True)
-            with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bfloat16"):
+            with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
                 logits = call(x)
             several = y if logits.ndim == 2 else y[:, None].expand_as(logits)
             loss_of(logits.float(), several).backward()
             if clip_norm:
                 torch.nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
             optimizer.step()
-        torch.cuda.synchronize()
+        synchronise()
         return steps * batch_size / (time.perf_counter() - began)
 
     return turn
 
 
-def race(name, precision, options):
-    """Samples/s of each side, its turns one after another; None for a side that failed, with its reason."""
+def prepare(name, precision, options):
+    """Batch size, a turn of each side, compiled and warm, and of a side that failed the reason."""
     case = CASES[name]
     batch_size = options.batch_size or case.batch_size
     turn, clip_norm = make_ours(case, batch_size, precision, options.steps)
@@ -237,11 +250,31 @@ def race(name, precision, options):
             sides.pop(side, None)
             failed[side] = f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"
     turn()
+    return batch_size, sides, failed
+
+
+def race(sides, turns):
+    """Samples/s of each side, in turns."""
     found = {side: [] for side in sides}
-    for _ in range(options.turns):
+    for _ in range(turns):
         for side, run in sides.items():
             found[side].append(run())
-    return batch_size, found, failed
+    return found
+
+
+def row(name, batch_size, precision, found, failed):
+    own = found["moa-tf"]
+    cells = [f"{name}, {batch_size}", precision, f"{statistics.median(own):,.0f}"]
+    for side in ("PyTorch", "PyTorch, compiled"):
+        if side in found:
+            ratios = [a / b for a, b in zip(own, found[side], strict=True)]
+            cells += [
+                f"{statistics.median(found[side]):,.0f}",
+                f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+            ]
+        else:
+            cells += [failed.get(side, "not run"), ""]
+    return f"| {' | '.join(cells)} |"
 
 
 def main():
@@ -264,19 +297,9 @@ def main():
     results = []
     for name in options.models:
         for precision in options.precisions:
-            batch_size, found, failed = race(name, precision, options)
-            own = found["moa-tf"]
-            cells = [f"{name}, {batch_size}", precision, f"{statistics.median(own):,.0f}"]
-            for side in ("PyTorch", "PyTorch, compiled"):
-                if side in found:
-                    ratios = [a / b for a, b in zip(own, found[side], strict=True)]
-                    cells += [
-                        f"{statistics.median(found[side]):,.0f}",
-                        f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
-                    ]
-                else:
-                    cells += [failed.get(side, "not run"), ""]
-            print(f"| {' | '.join(cells)} |", flush=True)
+            batch_size, sides, failed = prepare(name, precision, options)
+            found = race(sides, options.turns)
+            print(row(name, batch_size, precision, found, failed), flush=True)
             results.append({"model": name, "precision": precision, "samples_per_s": found, "failed": failed})
             if options.json:
                 options.json.write_text(json.dumps(results, indent=2))
