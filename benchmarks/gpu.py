@@ -132,10 +132,10 @@ def quality(path, families, settings, precision):
         logits = predict(network, {key: value[judged] for key, value in features.items()})
         predicted = 1 / (1 + np.exp(-logits.astype(np.float64)))
         loss = mean_log_loss(targets[judged], predicted)
-        auroc, precision = rank_metrics(targets[judged], predicted)
+        auroc, average = rank_metrics(targets[judged], predicted)
         print(
             f"{' '.join([name, preset, precision, *settings])}, {recipe.epochs} epochs: log loss {loss:.5f}, "
-            f"AUROC {np.nanmean(auroc):.4f}, average precision {np.nanmean(precision):.4f}; training loss "
+            f"AUROC {np.nanmean(auroc):.4f}, average precision {np.nanmean(average):.4f}; training loss "
             f"{history.history['loss'][-1]:.5f}; {prepared:.0f} s to prepare, {trained:.0f} s to train "
             f"({steps * recipe.batch_size * recipe.epochs / trained:,.0f} samples/s), "
             f"{network.count_params():,} parameters",

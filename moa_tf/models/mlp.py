@@ -180,6 +180,8 @@ FAMILY = Family(
     choose_preset,
     fit_preprocessing,
     build,
-    # On a CPU casts cost more than small products save.
-    bfloat16=lambda kind, architecture: kind != "cpu" or min(architecture.hidden, default=0) >= 1024,
+    # On a CPU casts cost more than small products save. On an H100 its step is too short for products to matter.
+    bfloat16=lambda kind, architecture: (
+        kind == "tpu" or (kind == "cpu" and min(architecture.hidden, default=0) >= 1024)
+    ),
 )

@@ -29,6 +29,8 @@ def chosen(name, preset, device, asked="auto", settings=()):
         ("deepinsight", "small", AMX, "float32", "deepinsight of this size does not gain"),
         ("deepinsight", "small", Device("gpu", True), "mixed_bfloat16", "this GPU multiplies"),
         ("mlp", "one-cycle", Device("gpu", False), "float32", "this GPU does not"),
+        ("mlp", "one-cycle", Device("gpu", True), "float32", "mlp of this size does not gain"),
+        ("tabm", "full", Device("gpu", True), "mixed_bfloat16", "this GPU multiplies"),
         ("gru", "large", Device("gpu", True), "float32", "gru of this size does not gain"),
         ("linear", "default", Device("gpu", True), "float32", "linear is solved in it"),
     ],
