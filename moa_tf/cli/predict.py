@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from moa_tf.cli.options import LocalPath, json_option
-from moa_tf.cli.output import part_progress, print_table, row_progress, write_json
+from moa_tf.cli.output import part_progress, print_lines, print_table, row_progress, write_json
 from moa_tf.cli.startup import import_tensorflow
 from moa_tf.errors import InputError
 
@@ -96,6 +96,8 @@ def predict(
     if figures["simulated"]:
         rows.append(["trained on", "simulated data"])
     print_table("Predictions", ["", ""], rows)
+    if figures.pop("ranks"):
+        print_lines(f"Next, a card for each drug: moa-tf rank {saved_model} {features} DIR")
     if json_file:
         write_json(json_file, figures)
 
@@ -227,6 +229,7 @@ def _describe(
         "model": str(path),
         "networks": metadata["networks"],
         "simulated": metadata.get("simulated"),
+        "ranks": bool(metadata.get("ranking")),
         "predictions": str(out),
     }
     rows = [

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from moa_tf.cli.options import LocalPath, json_option
-from moa_tf.cli.output import fixed, print_lines, print_table, row_progress, write_json
+from moa_tf.cli.output import print_lines, print_table, row_progress, write_json
 from moa_tf.cli.startup import import_tensorflow
 from moa_tf.errors import InputError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import numpy as np
 
 
 @click.command()
@@ -26,7 +20,7 @@ if TYPE_CHECKING:
 @click.option(
     "--drugs",
     type=LocalPath(),
-    help="A table of sig_id and drug_id. [default: each signature is a drug of its own]",
+    help="A table of sig_id and drug_id. [default: the column drug_id of FEATURES, or each signature by itself]",
 )
 @click.option(
     "--reference",
@@ -50,6 +44,14 @@ if TYPE_CHECKING:
     show_default=True,
     help="A drug whose p-value of activity is above is inactive, and gets no call.",
 )
+@click.option(
+    "--explain",
+    type=click.IntRange(0),
+    default=50,
+    show_default=True,
+    help="Drugs to explain, those with the most probable hypotheses: which genes or cell lines the first rests on.",
+)
+@click.option("--genes", type=LocalPath(), help="Gene mapping .csv: g-i to symbol or Entrez id.")
 @json_option
 def rank(
     saved_model: Path,
@@ -60,6 +62,8 @@ def rank(
     top: int,
     least: float,
     level: float,
+    explain: int,
+    genes: Path | None,
     json_file: Path | None,
 ) -> None:
     """Lists each drug's probable mechanisms, with what such calls were worth.
@@ -68,6 +72,7 @@ def rank(
     and the probabilities are calibrated on drugs. Beside each stands how many of 100 calls like it were right among
     the training drugs, and the share of wrong ones to be expected in the list down to it. A drug is inactive, and gets
     no call, where its replicates' agreement and its distance from the controls are together no more than chance.
+    Evidence is what the drug moved, what its first hypothesis rests on, and the reference drugs that it is like.
 
     OUT is a new directory: index.html, a card for each drug in one file that needs no network; hypotheses.csv,
     drugs.csv and ranking.json.
@@ -78,6 +83,8 @@ def rank(
       moa-tf rank saved_models/blend plate.csv ranked --drugs plate_drugs.csv --reference lish-moa
     """
     from moa_tf.atomic import check_directory, sync, sync_tree, temporary_directory
+    from moa_tf.explanation.symbols import read_gene_names
+    from moa_tf.ranking.drugs import find_drugs
     from moa_tf.serving.versions import load_metadata
 
     if out.exists():
@@ -90,12 +97,14 @@ def rank(
             "of a run that it trained"
         )
     tell = partial(click.echo, err=True)
-    drug_of = _drug_of(drugs, tell)
+    drug_of = find_drugs(features, drugs, tell)
+    names = read_gene_names(genes) if genes else {}
     import_tensorflow()
     from moa_tf.data.read import read_dataset
+    from moa_tf.explanation.sources import served_source
     from moa_tf.ranking.cards import INACTIVE, make_cards
     from moa_tf.ranking.ranking import Ranking
-    from moa_tf.ranking.write import PAGE, write_cards
+    from moa_tf.ranking.write import PAGE, describe_model, show_probability, write_cards
     from moa_tf.serving.predict import load_model
 
     model, ranking = load_model(saved_model), Ranking.from_dict(metadata["ranking"])
@@ -104,6 +113,7 @@ def rank(
         raise InputError(
             f"{reference}: has other genes or cell lines than the model, expected the same in their order"
         )
+    source = served_source(model) if explain and "explain" in model.loaded.signatures else None
     with row_progress("ranking") as progress:
         cards = make_cards(
             model,
@@ -114,12 +124,13 @@ def rank(
             top=top,
             least=least,
             level=level,
+            source=source,
+            explain=explain,
+            names=names,
             progress=progress,
             tell=tell,
         )
-    note = f"Model {metadata.get('model')}, exported {metadata['created']}; rule {ranking.rule}."
-    if metadata.get("simulated"):
-        note += " Trained on simulated data: this says nothing of real drugs."
+    note = describe_model(metadata, ranking)
     with temporary_directory(out.parent, out) as temporary:
         results = temporary / "results"
         results.mkdir()
@@ -138,7 +149,7 @@ def rank(
             [
                 card.drug,
                 card.hypotheses[0].mechanism,
-                fixed(card.hypotheses[0].probability, 2),
+                show_probability(card.hypotheses[0].probability),
                 None if card.hypotheses[0].band is None else f"{100 * card.hypotheses[0].band.precision:.0f}",
             ]
             for card in called[:10]
@@ -153,27 +164,3 @@ def rank(
         write_json(
             json_file, {"drugs": len(cards), "called": len(called), "inactive": inactive, "out": str(out)}
         )
-
-
-def _drug_of(file: Path | None, tell: Callable[[str], None]) -> Callable[[np.ndarray], np.ndarray]:
-    """From ids of signatures to names of drugs."""
-    if file is None:
-        return lambda ids: ids
-    import numpy as np
-
-    from moa_tf.data.names import shorten
-    from moa_tf.data.read import read_drugs
-
-    table = read_drugs(file, tell)
-    drug = dict(zip(table.sig_id, table.drug_id, strict=True))
-
-    def find(ids: np.ndarray) -> np.ndarray:
-        lost = [name for name in ids if name not in drug]
-        if lost:
-            raise InputError(
-                f"{file.name}: column sig_id: {len(lost)} ids of the signatures are missing ({shorten(lost, 3)}), "
-                "expected each of them"
-            )
-        return np.array([drug[name] for name in ids], object)
-
-    return find

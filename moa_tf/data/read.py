@@ -140,18 +140,19 @@ def read_predictions(path: str | Path, tell: Tell = _ignore) -> Targets:
     return predictions
 
 
-def read_drugs(path: str | Path, tell: Tell = _ignore) -> Drugs:
+def read_drugs(path: str | Path, tell: Tell = _ignore, groups: bool = True) -> Drugs:
     """Reads a table of drugs: `sig_id`, `drug_id`, and further columns.
 
     Args:
         path: a `.csv`, `.csv.gz` or `.parquet` file, or a directory `.parquet` of such files.
         tell: as for `read_features`.
+        groups: whether to read the further columns.
 
     Raises:
         InputError: one line for each fault of the file.
     """
     faults = Faults()
-    drugs = load_drugs(open_table(Path(path), faults), None, faults, tell)
+    drugs = load_drugs(open_table(Path(path), faults), None, faults, tell, groups)
     faults.raise_if_any()
     assert drugs is not None
     return drugs

@@ -271,13 +271,16 @@ def _read_probabilities(chunk: Chunk, names: Sequence[str], faults: Faults) -> n
 
 
 def load_drugs(
-    table: Table | None, signatures: Signatures | None, faults: Faults, tell: Tell
+    table: Table | None, signatures: Signatures | None, faults: Faults, tell: Tell, groups: bool = True
 ) -> Drugs | None:
-    """A table of drugs; of rows that belong to none of `signatures` the ids alone are looked at."""
+    """A table of drugs; of rows that belong to none of `signatures` the ids alone are looked at.
+
+    Without `groups` its further columns are not.
+    """
     needed = ("sig_id", "drug_id")
     if table is None or _check_columns(table, needed, needed, faults):
         return None
-    further = [name for name in table.texts() if name not in needed]
+    further = [name for name in table.texts() if name not in needed] if groups else []
     columns = [*needed, *further]
     _remark(table, columns, tell, faults)
     known = None if signatures is None else set(signatures.sig_id)

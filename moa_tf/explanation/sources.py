@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,9 @@ from moa_tf.data.schema import Signatures, SignatureSpec
 from moa_tf.errors import InputError
 from moa_tf.models.base import importance_columns
 from moa_tf.serving.versions import REFERENCES
+
+if TYPE_CHECKING:
+    from moa_tf.serving.predict import ServedModel
 
 
 class Explanation(NamedTuple):
@@ -104,9 +107,19 @@ def _open_run(path: Path) -> Source:
 
 
 def _open_saved_model(path: Path) -> Source:
-    from moa_tf.serving.predict import load_model, raw_inputs
+    from moa_tf.serving.predict import load_model
 
-    served = load_model(path)
+    return served_source(load_model(path))
+
+
+def served_source(served: ServedModel) -> Source:
+    """Of an exported model that is loaded.
+
+    Raises:
+        InputError: it has no signature `explain`.
+    """
+    from moa_tf.serving.predict import raw_inputs
+
     if "explain" not in served.loaded.signatures:
         raise InputError(
             f"{served.path}: a {served.metadata.get('model')} without the signature explain; expected an export by "

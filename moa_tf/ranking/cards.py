@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
 from moa_tf.data.read import iter_features
 from moa_tf.data.schema import Dataset, Signatures
 from moa_tf.errors import InputError
+from moa_tf.explanation.sources import Source
 from moa_tf.ranking.activity import LEVEL, Profiles, fit_scale
 from moa_tf.ranking.consensus import Consensus, conditions
+from moa_tf.ranking.evidence import Explained, Moved, explain_drugs, most_moved
 from moa_tf.ranking.neighbours import Neighbour, Reference
 from moa_tf.ranking.ranking import LEAST, Band, Ranking, expected_false
 from moa_tf.serving.predict import CHUNK, Model
 
+EXPLAINED = 50
+"""Drugs: integrated gradients of a wide network take a good part of a second each."""
 INACTIVE, ACTIVE, UNKNOWN = "inactive", "active", "not known"
 
 
@@ -52,7 +58,9 @@ class Card:
         strength: how far out it is, 1 as a control; NaN without controls.
         outside: whether no reference drug is near; None without a reference.
         neighbours: the nearest reference drugs.
+        moved: genes and cell lines that it moved most.
         hypotheses: the most probable first; none of an inactive drug.
+        explained: what the first of them rests on; None where nothing was explained.
     """
 
     drug: str
@@ -63,7 +71,9 @@ class Card:
     strength: float
     outside: bool | None
     neighbours: list[Neighbour]
+    moved: list[Moved]
     hypotheses: list[Hypothesis]
+    explained: Explained | None = None
 
 
 def make_cards(
@@ -76,12 +86,17 @@ def make_cards(
     top: int = 5,
     least: float = LEAST,
     level: float = LEVEL,
+    source: Source | None = None,
+    explain: int = EXPLAINED,
+    names: Mapping[str, str] = MappingProxyType({}),
     batch_size: int | None = None,
     seed: int = 0,
     progress: Callable[[int], None] = lambda rows: None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> list[Card]:
     """Reads a table twice: what signatures are without a drug, then what the model and the profiles say.
+
+    Once more, as far as there is something to find, for the signatures that are explained.
 
     Memory grows with the drugs, not with the signatures.
 
@@ -94,6 +109,9 @@ def make_cards(
         top: hypotheses of a drug, at most.
         least: their probability, at least.
         level: of the p-value up to which a drug is active.
+        source: the same model, where it gives importance.
+        explain: how many drugs to explain by it, those with the most probable hypotheses.
+        names: columns of genes -> what to call them.
         batch_size: signatures computed at once.
         seed: of what chance is drawn from.
         progress: called with the number of rows just done.
@@ -112,8 +130,8 @@ def make_cards(
     whole = [reference.signatures] if reference is not None else None
     scale = fit_scale(whole or chunks(tell))
     profiles = Profiles(scale, seed)
-    names = model.target_names
-    lists, by_condition = Consensus(ranking.rule, len(names)), Consensus("max-condition", len(names))
+    targets = model.target_names
+    lists, by_condition = Consensus(ranking.rule, len(targets)), Consensus("max-condition", len(targets))
     for signatures in whole or chunks():
         profiles.add_controls(signatures)
     for signatures in chunks():
@@ -145,10 +163,11 @@ def make_cards(
     false[flat] = expected_false(ranking, calibrated.ravel()[flat])
     false = false.reshape(calibrated.shape)
     spread = by_condition.table()
+    moved = most_moved(means, model.spec.features, names)
     cards = []
     for i, drug in enumerate(drugs):
-        targets = np.flatnonzero(called[i])
-        targets = targets[np.argsort(-calibrated[i, targets], kind="stable")]
+        order_of = np.flatnonzero(called[i])
+        order_of = order_of[np.argsort(-calibrated[i, order_of], kind="stable")]
         cards.append(
             Card(
                 str(drug),
@@ -159,17 +178,31 @@ def make_cards(
                 float(activity.strength[order][i]),
                 (not neighbours[i] or neighbours[i][0].similarity < near.threshold) if near else None,
                 neighbours[i],
+                moved[i],
                 [
                     Hypothesis(
-                        names[j],
+                        targets[j],
                         float(calibrated[i, j]),
                         ranking.band(calibrated[i, j]),
                         float(false[i, j]),
                         {where: float(values[j]) for where, values in spread[str(drug)].items()},
                     )
-                    for j in targets
+                    for j in order_of
                 ],
             )
         )
     cards.sort(key=lambda card: (-(card.hypotheses[0].probability if card.hypotheses else 0), card.drug))
-    return sorted(cards, key=lambda card: card.activity == INACTIVE)
+    cards.sort(key=lambda card: card.activity == INACTIVE)
+    if source is None or not explain:
+        return cards
+    wanted = {
+        card.drug: (_clearest(card.hypotheses[0]), card.hypotheses[0].mechanism)
+        for card in [card for card in cards if card.hypotheses][:explain]
+    }
+    explained = explain_drugs(source, chunks(), drug_of, wanted, names)
+    return [dataclasses.replace(card, explained=explained.get(card.drug)) for card in cards]
+
+
+def _clearest(hypothesis: Hypothesis) -> str:
+    """The condition where it is most probable."""
+    return max(hypothesis.by_condition, key=lambda condition: hypothesis.by_condition[condition])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import pandas as pd
 
 from moa_tf.atomic import to_plain
 from moa_tf.ranking.cards import INACTIVE, UNKNOWN, Card, Hypothesis
+from moa_tf.ranking.evidence import Explained, Moved
+from moa_tf.ranking.neighbours import Neighbour
 from moa_tf.ranking.ranking import Ranking
 
 PAGE, HYPOTHESES, DRUGS, JSON = "index.html", "hypotheses.csv", "drugs.csv", "ranking.json"
@@ -69,6 +72,8 @@ def write_cards(cards: Sequence[Card], ranking: Ranking, directory: Path, *, tit
                 "strength": card.strength,
                 "outside": card.outside,
                 "neighbours": "; ".join(f"{near.drug} ({near.similarity:.2f})" for near in card.neighbours),
+                "moved": "; ".join(f"{each.name} ({each.z:+.1f})" for each in card.moved),
+                "rests_on": "; ".join(each.name for each in card.explained.reasons) if card.explained else "",
                 "hypotheses": "; ".join(each.mechanism for each in card.hypotheses),
             }
             for card in cards
@@ -77,6 +82,19 @@ def write_cards(cards: Sequence[Card], ranking: Ranking, directory: Path, *, tit
     values = {"ranking": ranking.to_dict(), "drugs": [_plain(card) for card in cards]}
     (directory / JSON).write_text(json.dumps(to_plain(values), ensure_ascii=False), encoding="utf-8")
     (directory / PAGE).write_text(page(cards, ranking, title=title, note=note), encoding="utf-8")
+
+
+def show_probability(p: float) -> str:
+    """With two digits, and never as certain."""
+    return f"{p:.2f}" if p < 0.995 else "> 0.99"
+
+
+def describe_model(metadata: Mapping[str, Any], ranking: Ranking) -> str:
+    """What a reader of the page must know of the model, by its metadata."""
+    note = f"Model {metadata.get('model')}, exported {metadata['created']}; rule {ranking.rule}."
+    if metadata.get("simulated"):
+        note += " Trained on simulated data: this says nothing of real drugs."
+    return note
 
 
 def page(cards: Sequence[Card], ranking: Ranking, *, title: str, note: str) -> str:
@@ -127,22 +145,70 @@ def _card(card: Card) -> str:
         body = '<p class="none">No mechanism is probable enough for a call.</p>'
     else:
         body = f"<ol>{body}</ol>"
-    near = "".join(
-        f"<li>{_text(each.drug)} <span>{each.similarity:.2f}</span> "
-        f"{_text(', '.join(each.mechanisms) or 'no mechanism')}</li>"
-        for each in card.neighbours
-    )
-    near = f"<details><summary>Nearest reference drugs</summary><ul>{near}</ul></details>" if near else ""
+    evidence = [
+        _near("Nearest reference drugs", card.neighbours),
+        *(_explained(card.explained) if card.explained else ()),
+        _moved(card.moved),
+    ]
     names = " ".join([card.drug, *(each.mechanism for each in card.hypotheses)]).lower()
     return (
         f'<article data-find="{_text(names)}" data-p="{best:.6f}" data-activity="{card.activity}">'
-        f"<h2>{_text(card.drug)}</h2><p class=facts>{_text('; '.join(facts))}</p>{flag}{body}{near}</article>"
+        f"<h2>{_text(card.drug)}</h2><p class=facts>{_text('; '.join(facts))}</p>{flag}{body}"
+        f"{''.join(evidence)}</article>"
+    )
+
+
+def _details(summary: str, items: Sequence[str], kind: str = "") -> str:
+    listed = "".join(f"<li>{item}</li>" for item in items)
+    named = f' class="{kind}"' if kind else ""
+    return f"<details{named}><summary>{_text(summary)}</summary><ul>{listed}</ul></details>" if items else ""
+
+
+def _near(summary: str, neighbours: Sequence[Neighbour]) -> str:
+    return _details(
+        summary,
+        [
+            f"{_text(each.drug)} <span>{each.similarity:.2f}</span> "
+            f"{_text(', '.join(each.mechanisms) or 'no mechanism')}"
+            for each in neighbours
+        ],
+    )
+
+
+def _explained(explained: Explained) -> Sequence[str]:
+    """What the first hypothesis rests on."""
+    where = f" at {explained.condition}" if explained.condition else ""
+    most = max((each.share for each in explained.reasons), default=1)
+    return (
+        _details(
+            f"What {explained.mechanism} rests on (signature {explained.signature}{where})",
+            [
+                f'{_text(each.name)} <i style="width:{100 * each.share / most:.0f}%"></i> {100 * each.share:.1f} %'
+                for each in explained.reasons
+            ],
+            "bars",
+        ),
+        _near("Drugs that it was predicted from", explained.neighbours),
+    )
+
+
+def _moved(moved: Sequence[Moved]) -> str:
+    """Bars to the left and to the right."""
+    most = max((abs(each.z) for each in moved), default=1)
+    return _details(
+        "What it moved most, in standard deviations",
+        [
+            f'{_text(each.name)} <i class="{"up" if each.z > 0 else "down"}" '
+            f'style="width:{50 * abs(each.z) / most:.0f}%"></i> {each.z:+.1f}'
+            for each in moved
+        ],
+        "bars",
     )
 
 
 def _hypothesis(each: Hypothesis) -> str:
     p = each.probability
-    shown = f"{p:.2f}" if p < 0.995 else "&gt; 0.99"
+    shown = _text(show_probability(p))
     said = "no such calls were counted"
     if each.band is not None:
         low, high = each.band.interval()
@@ -156,7 +222,7 @@ def _hypothesis(each: Hypothesis) -> str:
             f'<li>{_text(name)} <meter min="0" max="1" value="{value:.3f}"></meter> {value:.2f}</li>'
             for name, value in sorted(each.by_condition.items())
         )
-        where = f"<details><summary>By condition</summary><ul>{items}</ul></details>"
+        where = f"<details><summary>By condition, not calibrated</summary><ul>{items}</ul></details>"
     return (
         f'<li><span class="name">{_text(each.mechanism)}</span> <span class="bar" aria-hidden="true">'
         f'<i style="width:{100 * p:.1f}%"></i></span> <b>{shown}</b><p>{said}; of all calls as probable or '
@@ -177,9 +243,12 @@ def _precision(each: Hypothesis) -> dict[str, Any]:
 
 
 def _plain(card: Card) -> dict[str, Any]:
+    listed = ("neighbours", "hypotheses", "moved", "explained")
     return {
-        **{key: value for key, value in vars(card).items() if key not in ("neighbours", "hypotheses")},
+        **{key: value for key, value in vars(card).items() if key not in listed},
         "neighbours": [vars(near) for near in card.neighbours],
+        "moved": [vars(each) for each in card.moved],
+        "explained": dataclasses.asdict(card.explained) if card.explained else None,
         "hypotheses": [
             {
                 "mechanism": each.mechanism,

@@ -93,6 +93,62 @@ def test_what_is_stated_is_what_the_run_counted(home, ranked):
             assert each["precision_low"] < each["precision"] < each["precision_high"]
 
 
+def test_evidence_is_the_signatures_own(home, ranked):
+    """What moved most is the mean of its signatures by controls; reasons are what `explain` says of one."""
+    from moa_tf.explanation.sources import open_source
+
+    features = pd.read_csv(home / "features.csv").set_index("sig_id")
+    columns = [name for name in features.columns if name[:2] in ("g-", "c-")]
+    reference = pd.read_csv(home / "data" / "train_features.csv")
+    controls = reference.loc[reference.cp_type == "ctl_vehicle", columns]
+    of = pd.read_csv(home / "drugs.csv").set_index("sig_id").drug_id
+    cards = json.loads((ranked / "ranking.json").read_text())["drugs"]
+    for card in cards[:3]:
+        treated = features.loc[(of[of == card["drug"]]).index]
+        z = (treated[treated.cp_type == "trt_cp"][columns] - controls.mean()).mean() / controls.std(ddof=0)
+        best = z.abs().sort_values(ascending=False).index[:8]
+        assert [each["feature"] for each in card["moved"]] == list(best)
+        np.testing.assert_allclose([each["z"] for each in card["moved"]], z[best], rtol=1e-3)
+    explained = [card for card in cards if card["explained"]]
+    assert len(explained) >= 40
+    source = open_source(home / "saved")
+    card = explained[0]
+    found = card["explained"]
+    assert found["mechanism"] == card["hypotheses"][0]["mechanism"]
+    assert (
+        found["condition"] == max(card["hypotheses"][0]["by_condition"].items(), key=lambda pair: pair[1])[0]
+    )
+    from moa_tf.data.read import read_features
+
+    signatures = read_features(home / "features.csv", source.spec)
+    row = signatures.take(np.flatnonzero(signatures.sig_id == found["signature"]))
+    share = source.explain(row).importance[0]
+    assert [each["feature"] for each in found["reasons"]] == [
+        source.columns[j] for j in np.argsort(-share, kind="stable")[:8]
+    ]
+    assert found["reasons"][0]["share"] == pytest.approx(share.max(), rel=1e-4)
+
+
+def test_a_tables_own_drugs_count(home, ranked, tmp_path, monkeypatch):
+    features = pd.read_csv(home / "features.csv")
+    drugs = pd.read_csv(home / "drugs.csv").drug_id
+    pd.concat([features.iloc[:, :1], drugs, features.iloc[:, 1:]], axis=1).to_csv(
+        tmp_path / "own.csv", index=False
+    )
+    names = tmp_path / "genes.csv"
+    pd.DataFrame({"new": ["g-0", "g-1"], "symbol": ["AAA", "BBB"]}).to_csv(names, index=False)
+    options = ["--reference", home / "data", "--top", 3, "--explain", 0, "--genes", names]
+    assert call(monkeypatch, home / "saved", tmp_path / "own.csv", tmp_path / "out", *options) == 0
+    found, expected = (pd.read_csv(place / "drugs.csv") for place in (tmp_path / "out", ranked))
+    assert found.pop("rests_on").isna().all()
+    del expected["rests_on"]
+    for column, name in (("g-0", "AAA"), ("g-1", "BBB")):
+        expected.moved = expected.moved.str.replace(rf"{column} (", f"{name} (", regex=False)
+    pd.testing.assert_frame_equal(found, expected)
+    lists = [(place / "hypotheses.csv").read_text() for place in (tmp_path / "out", ranked)]
+    assert lists[0] == lists[1]
+
+
 def test_the_page_loads_nothing_and_shows_names_as_text(ranked):
     page = (ranked / "index.html").read_text()
     assert "<nothing-0>" not in page

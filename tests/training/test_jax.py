@@ -43,7 +43,17 @@ SETTINGS = {
     "gru": ["step_size=8", "embedding=4", "units=4", "dropout=0", "output_dropout=0"],
     "lstm": ["step_size=8", "embedding=4", "units=4", "dropout=0", "output_dropout=0"],
     "tabnet": ["virtual_batch_size=16"],
-    "deepinsight": ["image_size=32", "swap_rate=0", "drop_connect=0", "dropout=0"],
+    # t-SNE lays out another map where its input differs in the last digit. Some gradients are 0 but for rounding, those
+    # of shifts that the next batch normalisation takes away: Adam would make whole steps of them.
+    "deepinsight": [
+        "embedding=pca",
+        "adam_epsilon=0.01",
+        "learning_rate=1e-4",
+        "image_size=32",
+        "swap_rate=0",
+        "drop_connect=0",
+        "dropout=0",
+    ],
     "linear": [],
     "connectivity": [],
 }
@@ -119,8 +129,7 @@ def assert_both_train_alike(names, directory):
                 np.testing.assert_allclose(found[key], values, atol=1e-4, rtol=0, err_msg=f"{name} {key}")
 
 
-# DeepInsight is not among them: its logits are apart by up to .5 after twenty steps, and why is not known yet.
-@pytest.mark.parametrize("names", ["tabm resnet cnn1d", "tabnet gru lstm"])
+@pytest.mark.parametrize("names", ["tabm resnet cnn1d", "tabnet gru lstm", "deepinsight"])
 def test_families_train_as_on_tensorflow(names, tmp_path):
     assert_both_train_alike(names.split(), tmp_path)
 

@@ -97,6 +97,7 @@ class Rest:
             ("rank", self._tables.rank),
             ("explain", self._tables.explain),
             ("csv", self._tables.csv),
+            ("cards", self._tables.cards),
         ):
             extra = {"requestBody": BODIES["table"]}
             route(

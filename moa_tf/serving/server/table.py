@@ -7,6 +7,7 @@ import io
 import re
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,9 @@ TOP, MOST = 5, 50
 FEATURES = 10
 """Features of an explanation."""
 CHUNK = 1024
-JSON, CSV = "application/json", "text/csv"
+EXPLAINED = 10
+"""Drugs of a page of cards that are explained: somebody waits for it."""
+JSON, CSV, HTML = "application/json", "text/csv", "text/html; charset=utf-8"
 
 Answer = tuple[bytes, str]
 
@@ -57,6 +60,7 @@ class Tables:
             "targets": len(served.target_names),
             "simulated": bool(served.metadata.get("simulated")),
             "explains": "explain" in version.signatures,
+            "ranks": bool(served.metadata.get("ranking")),
         }
 
     def rank(self, version: Version, body: bytes, query: dict[str, str]) -> Answer:
@@ -98,28 +102,76 @@ class Tables:
                 return orjson.dumps(_explanation(version, row)), JSON
         raise invalid(f"sig_id {wanted[:80]!r}: is not in the table")
 
+    def cards(self, version: Version, body: bytes, query: dict[str, str]) -> Answer:
+        """A card for each drug, as `moa-tf rank` makes them: a page that loads nothing."""
+        from moa_tf.explanation.sources import served_source
+        from moa_tf.ranking.cards import make_cards
+        from moa_tf.ranking.drugs import find_drugs
+        from moa_tf.ranking.ranking import Ranking
+        from moa_tf.ranking.write import describe_model, page
+
+        served = version.served
+        if not served.metadata.get("ranking"):
+            raise Refused(
+                Code.FAILED_PRECONDITION, f"{version.model} does not say what its calls on drugs are worth"
+            )
+        ranking = Ranking.from_dict(served.metadata["ranking"])
+        with self._file(body, query, []) as path:
+            rows = 0
+            for part in iter_features(path, served.spec, rows=CHUNK):
+                rows += len(part)
+                check_limit(rows, self._settings.row_limit)
+            cards = make_cards(
+                _Batched(version),
+                ranking,
+                path,
+                drug_of=find_drugs(path),
+                source=served_source(served) if "explain" in version.signatures else None,
+                explain=EXPLAINED,
+            )
+        title = f"Mechanisms of {len(cards):,} drugs of {query.get('name', '')}"
+        note = describe_model(served.metadata, ranking)
+        return page(cards, ranking, title=title, note=note).encode(), HTML
+
     def _parts(
         self, version: Version, body: bytes, query: dict[str, str], notes: list[str]
     ) -> Iterator[Signatures]:
+        rows = 0
+        with self._file(body, query, notes) as path:
+            for part in iter_features(path, version.served.spec, rows=CHUNK, tell=notes.append):
+                rows += len(part)
+                check_limit(rows, self._settings.row_limit)
+                yield part
+
+    @contextmanager
+    def _file(self, body: bytes, query: dict[str, str], notes: list[str]) -> Iterator[Path]:
+        """The table as a file; what is wrong with it is refused, and said without the file's place."""
         name = query.get("name", "table.csv").lower()
         suffix = next((suffix for suffix in SUFFIXES if name.endswith(suffix)), None)
         if suffix is None:
             raise invalid(f"expected a file whose name ends in {', '.join(SUFFIXES)}")
         if suffix.endswith(".gz"):
             body, suffix = inflate(body, self._settings.body_limit), suffix.removesuffix(".gz")
-        rows = 0
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory, _file_name(query, suffix))
             path.write_bytes(body)
             try:
-                for part in iter_features(path, version.served.spec, rows=CHUNK, tell=notes.append):
-                    rows += len(part)
-                    check_limit(rows, self._settings.row_limit)
-                    yield part
+                yield path
             except InputError as error:
                 raise invalid(str(error).replace(directory + "/", "")) from None
             finally:
                 notes[:] = [note.replace(directory + "/", "") for note in notes]
+
+
+class _Batched:
+    """A model in service, for what asks for a `moa_tf.serving.predict.Model`: its calls share the server's batches."""
+
+    def __init__(self, version: Version) -> None:
+        self._version, served = version, version.served
+        self.spec, self.target_names, self.batch_size = served.spec, served.target_names, served.batch_size
+
+    def predict(self, signatures: Signatures, batch_size: int | None = None) -> np.ndarray:
+        return _compute(self._version, DEFAULT, signatures)["probabilities"]
 
 
 def _file_name(query: dict[str, str], suffix: str) -> str:

@@ -1,4 +1,5 @@
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -180,3 +181,15 @@ def local(root, case_all):
     from moa_tf.serving.predict import load_model
 
     return load_model(root / "tiny").predict(case_all.signatures)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api")
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("no Chromium on the PATH")
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()

@@ -3,7 +3,6 @@
 import csv
 import gzip
 import io
-import shutil
 
 import numpy as np
 import pandas as pd
@@ -92,18 +91,6 @@ def test_the_list_of_models(server):
     assert [(model["name"], model["version"]) for model in models] == [("other", 1), ("tiny", 2)]
     assert models[1]["genes"] == 3
     assert models[1]["targets"] == 4
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("no Chromium on the PATH")
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 @pytest.mark.slow

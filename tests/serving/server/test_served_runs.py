@@ -1,5 +1,6 @@
 """From training to a served model: an MLP, a connectivity model and their blend, by the official clients."""
 
+import re
 import subprocess
 import sys
 
@@ -128,3 +129,47 @@ def test_the_model_card_has_the_runs_figures(home):
     assert "**simulated**" in text
     blend = json.loads((home / "models" / "blend" / "1" / "model_card.json").read_text())
     assert sum(part["weight"] for part in blend["components"]) == pytest.approx(1)
+
+
+def drugs_of(page):
+    return re.findall(r"<h2>(.*?)</h2>", page), re.findall(r'class="name">(.*?)<', page)
+
+
+@pytest.mark.parametrize("name", ["connectivity", "blend"])
+def test_a_dropped_table_gets_the_cards_that_rank_makes(name, home, runs_server, browser, tmp_path):
+    """By the page's button, in a browser; and as the command makes them."""
+    features = pd.read_csv(home / "data" / "train_features.csv").iloc[:120]
+    drugs = pd.read_csv(home / "data" / "train_drug.csv").set_index("sig_id").drug_id
+    features.insert(1, "drug_id", drugs[features.sig_id].to_numpy())
+    features.to_csv(tmp_path / "plate.csv", index=False)
+    moa_tf("rank", home / "models" / name, tmp_path / "plate.csv", tmp_path / "ranked")
+    expected = drugs_of((tmp_path / "ranked" / "index.html").read_text())
+    assert len(expected[0]) == features.drug_id[features.cp_type == "trt_cp"].nunique()
+    page, faults = browser.new_page(), []
+    page.goto(runs_server.url)
+    page.wait_for_selector("#about:not(:empty)")
+    page.select_option("#model", name)
+    page.set_input_files("#file", tmp_path / "plate.csv")
+    page.wait_for_selector(".signature")
+    with page.expect_popup() as popup:
+        page.click("#cards")
+    cards = popup.value
+    cards.on("pageerror", lambda error: faults.append(str(error)))
+    cards.wait_for_selector("article")
+    assert drugs_of(cards.content()) == expected
+    drug = expected[0][3]
+    cards.fill("#find", drug)
+    assert cards.inner_text("#shown").endswith(f"of {len(expected[0])} drugs")
+    assert drug in [each.inner_text() for each in cards.query_selector_all("article:not([hidden]) h2")]
+    assert len(cards.query_selector_all("article[hidden]")) > 0
+    assert not faults
+    page.close()
+    cards.close()
+
+
+def test_a_table_of_controls_has_no_cards(home, runs_server):
+    features = pd.read_csv(home / "data" / "train_features.csv")
+    body = features[features.cp_type == "ctl_vehicle"].to_csv(index=False).encode()
+    answer = runs_server.post("/api/models/mlp:cards?name=t.csv", data=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"] == "t.csv: all signatures are controls, expected treated ones to rank"
