@@ -13,7 +13,14 @@ import click
 from moa_tf.atomic import check_directory
 from moa_tf.cli.export import export_finished
 from moa_tf.cli.loading import load
-from moa_tf.cli.options import LocalPath, backend_option, blend_options, json_option, validation_options
+from moa_tf.cli.options import (
+    LocalPath,
+    backend_option,
+    blend_options,
+    json_option,
+    storage_option,
+    validation_options,
+)
 from moa_tf.cli.output import fixed, print_lines, print_table, write_json
 from moa_tf.cli.startup import ask_determinism, import_tensorflow
 from moa_tf.errors import InputError
@@ -40,6 +47,7 @@ USUAL = ("prior", "knn", "linear", "connectivity", "mlp", "tabm")
 @click.option("--out", type=LocalPath(), required=True, help="Directory of the runs and the leaderboard.")
 @backend_option
 @validation_options
+@storage_option
 @click.option("--blend", is_flag=True, help="Also blend them, by their out-of-fold predictions.")
 @blend_options
 @click.option(
@@ -68,6 +76,7 @@ def compare(
     missing: bool,
     precision: str,
     seed: int,
+    storage: str,
     blend: bool,
     space: str,
     per_target: bool,
@@ -109,7 +118,7 @@ def compare(
     ask_determinism(all(get_family(name).deterministic_on_gpu for name in names if name in FAMILIES))
     validation = Validation(split, folds, seeds, seed)
     with LiveReporter() as reporter:
-        dataset = load(data, seed, missing, reporter.message)
+        dataset = load(data, seed, missing, reporter.message, storage, out)
         learners = [_learner(name, len(dataset), placement, precision) for name in names]
         runs: dict[str, dict[str, Any]] = {}
         for learner, metrics in train_all(

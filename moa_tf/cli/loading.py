@@ -13,8 +13,17 @@ SAMPLE = 3000
 """Signatures of the simulated sample that stands in where no data is given."""
 
 
-def load(data: Path | None, seed: int, missing: bool, tell: Callable[[str], None]) -> Dataset:
+def load(
+    data: Path | None,
+    seed: int,
+    missing: bool,
+    tell: Callable[[str], None],
+    storage: str = "memory",
+    scratch: Path = Path(),
+) -> Dataset:
     """The tables in `data`, or where it is None a simulated sample; `tell` gets every line that the user should know.
+
+    `storage` and `scratch` are as for `choose_storage`.
 
     Raises:
         InputError: one line for each fault of the files.
@@ -27,8 +36,9 @@ def load(data: Path | None, seed: int, missing: bool, tell: Callable[[str], None
         )
         return simulate(SAMPLE, seed)
     from moa_tf.data.read import read_dataset
+    from moa_tf.data.size import choose_storage
 
-    dataset = read_dataset(data, missing)
+    dataset = read_dataset(data, missing, choose_storage(storage, data, scratch, tell))
     for warning in dataset.notes.get("warnings", ()):
         tell(warning)
     if dataset.simulated:

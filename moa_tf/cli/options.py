@@ -13,6 +13,7 @@ import click
 
 from moa_tf.config import LARGEST_SEED, PRECISIONS
 from moa_tf.data.schema import SPLITS
+from moa_tf.data.storage import CHOICES
 from moa_tf.errors import InputError
 from moa_tf.training.backends import BACKENDS
 from moa_tf.training.strategy import STRATEGIES
@@ -85,6 +86,16 @@ missing_option = click.option(
     help="median: genes and cell lines may be missing; the medians of each fold's training rows stand in for them.",
 )
 """`--missing`, given as a bool: whether they may be."""
+
+storage_option = click.option(
+    "--storage",
+    type=click.Choice(CHOICES),
+    default="auto",
+    show_default=True,
+    help="Where tables and features are kept. disk: in files beside the run, for tables larger than memory; auto: "
+    "there, where more than half of the free memory would be needed.",
+)
+"""`--storage`, to be given to `load`."""
 
 reference_option = click.option(
     "--no-reference",

@@ -15,7 +15,14 @@ import click
 from moa_tf.atomic import check_directory
 from moa_tf.cli.export import export_finished
 from moa_tf.cli.loading import load
-from moa_tf.cli.options import LocalPath, backend_option, json_option, reference_option, validation_options
+from moa_tf.cli.options import (
+    LocalPath,
+    backend_option,
+    json_option,
+    reference_option,
+    storage_option,
+    validation_options,
+)
 from moa_tf.cli.output import print_lines, print_table, write_json
 from moa_tf.cli.startup import ask_determinism, import_tensorflow
 from moa_tf.config import Recipe, override
@@ -33,6 +40,7 @@ if TYPE_CHECKING:
 @click.option("--preset", help="Named set of hyperparameters. [default: by the size of the table]")
 @backend_option
 @validation_options
+@storage_option
 @click.option(
     "--steer",
     type=click.Choice(["inner", "scored"]),
@@ -94,6 +102,7 @@ def train(
     missing: bool,
     precision: str,
     seed: int,
+    storage: str,
     out: Path | None,
     root: Path | None,
     reference: bool,
@@ -141,7 +150,7 @@ def train(
     with LiveReporter() as reporter:
         if strategy != "multi-worker" and os.environ.get("TF_CONFIG"):
             reporter.message(f"TF_CONFIG is set, and not used by --strategy {strategy}")
-        dataset = load(data, seed, missing, reporter.message)
+        dataset = load(data, seed, missing, reporter.message, storage, out or Path("runs"))
         chosen = preset or family.choose_preset(len(dataset))
         if chosen not in family.presets:
             raise InputError(f"--preset {chosen}: expected one of {', '.join(family.presets)}")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from moa_tf.data.schema import Dataset, Signatures
+from moa_tf.data.storage import blocks
 
 
 def fingerprint_dataset(dataset: Dataset) -> str:
@@ -26,8 +28,8 @@ def fingerprint_dataset(dataset: Dataset) -> str:
         "drug_id": None if dataset.drug_id is None else dataset.drug_id.tolist(),
     }
     labels = [values for values in (dataset.targets, dataset.nonscored) if values is not None]
-    bits = [np.packbits(values != 0, axis=1) for values in labels]
-    return _digest(names, [*signatures.inputs().values(), *bits])
+    bits = (np.packbits(values[part] != 0, axis=1) for values in labels for part in blocks(len(values)))
+    return _digest(names, chain(signatures.inputs().values(), bits))
 
 
 def fingerprint_signatures(signatures: Signatures) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from moa_tf.data.faults import COLUMNS, EXAMPLES, Faults
 from moa_tf.data.fingerprint import fingerprint_dataset
 from moa_tf.data.names import shorten
 from moa_tf.data.opening import find_table, open_table
+from moa_tf.data.prior import label_sums
 from moa_tf.data.scan import (
     Drugs,
     Targets,
@@ -23,6 +24,7 @@ from moa_tf.data.scan import (
     scan_features,
 )
 from moa_tf.data.schema import Dataset, Signatures, SignatureSpec
+from moa_tf.data.storage import Memory, Storage, blocks
 from moa_tf.data.tables import ROWS, Table
 from moa_tf.errors import InputError
 
@@ -158,7 +160,7 @@ def read_drugs(path: str | Path, tell: Tell = _ignore, groups: bool = True) -> D
     return drugs
 
 
-def read_dataset(directory: str | Path, missing: bool = False) -> Dataset:
+def read_dataset(directory: str | Path, missing: bool = False, storage: Storage | None = None) -> Dataset:
     """Reads the training tables of a directory in the competition's layout.
 
     `train_features` and `train_targets_scored` must be there, `train_targets_nonscored` and `train_drug` may
@@ -169,6 +171,7 @@ def read_dataset(directory: str | Path, missing: bool = False) -> Dataset:
     Args:
         directory: where the tables are.
         missing: whether features may have missing values.
+        storage: where the matrices go; by default memory. What is read is the same.
 
     Returns:
         The dataset. `notes["ignored_columns"]` lists columns of the features that are no part of the panel,
@@ -188,9 +191,12 @@ def read_dataset(directory: str | Path, missing: bool = False) -> Dataset:
         return open_table(path, faults) if path else None
 
     source = table("train_features", True)
-    signatures = load_features(source, None, faults, told.append, missing)
-    scored = load_targets(table("train_targets_scored", True), faults, told.append, labels=True)
-    nonscored = load_targets(table("train_targets_nonscored", False), faults, told.append, labels=True)
+    storage = storage or Memory()
+    signatures = load_features(source, None, faults, told.append, missing, storage)
+    scored, nonscored = (
+        load_targets(table(stem, required), faults, told.append, labels=True, storage=storage)
+        for stem, required in (("train_targets_scored", True), ("train_targets_nonscored", False))
+    )
     drugs = load_drugs(table("train_drug", False), signatures, faults, told.append)
 
     if signatures is not None:
@@ -216,16 +222,17 @@ def read_dataset(directory: str | Path, missing: bool = False) -> Dataset:
     ids = signatures.sig_id
     dataset = Dataset(
         signatures=signatures,
-        targets=scored.at(ids),
+        targets=scored.at(ids, storage),
         target_names=scored.names,
         drug_id=rows_at(drugs.drug_id, drugs.sig_id, ids) if drugs else None,
-        nonscored=nonscored.at(ids) if nonscored else None,
+        nonscored=nonscored.at(ids, storage) if nonscored else None,
         nonscored_names=nonscored.names if nonscored else (),
         groups={name: rows_at(values, drugs.sig_id, ids) for name, values in drugs.groups.items()}
         if drugs
         else {},
         source=str(directory),
         simulated=(directory / MARKER).is_file(),
+        storage=storage,
     )
     unused = source.unused(("sig_id", *signatures.spec.columns))
     return complete(dataset, told, ignored_columns=unused)
@@ -245,24 +252,25 @@ def label_warnings(dataset: Dataset) -> list[str]:
     targets without a positive in a treated row, of which nothing can be learnt.
     """
     warnings = []
-    labels = dataset.targets if dataset.nonscored is None else np.hstack([dataset.targets, dataset.nonscored])
+    labels = [values for values in (dataset.targets, dataset.nonscored) if values is not None]
+    control = dataset.signatures.control
     if dataset.drug_id is not None:
         drugs, first, drug = np.unique(dataset.drug_id, return_index=True, return_inverse=True)
-        odd = np.unique(drug[(labels != labels[first[drug]]).any(1)])
+        differs = _any_label(labels, lambda values, part: values[part] != values[first[drug[part]]])
+        odd = np.unique(drug[differs])
         if len(odd):
             shown = shorten(drugs[odd], EXAMPLES)
             warnings.append(
                 f"{len(odd)} drugs have rows with different labels ({shown}), expected the same in all"
             )
-    control = dataset.signatures.control
-    labelled = np.flatnonzero(control & labels.any(1))
+    labelled = np.flatnonzero(control & _any_label(labels, lambda values, part: values[part]))
     if len(labelled):
         shown = shorten(dataset.signatures.sig_id[labelled], EXAMPLES)
         warnings.append(f"{len(labelled)} controls have a label ({shown}), expected none")
     if control.all():
         warnings.append(f"all {len(dataset)} signatures are controls, expected treated ones to learn from")
         return warnings
-    none = np.flatnonzero(~dataset.targets[~control].any(0))
+    none = np.flatnonzero(label_sums(dataset.targets, np.flatnonzero(~control)) == 0)
     if len(none) == len(dataset.target_names):
         warnings.append(
             f"none of the {len(none)} targets has a positive in a treated row: nothing can be learnt, and a model "
@@ -277,7 +285,18 @@ def label_warnings(dataset: Dataset) -> list[str]:
     return warnings
 
 
+def _any_label(labels: Sequence[np.ndarray], look: Callable[[np.ndarray, slice], np.ndarray]) -> np.ndarray:
+    """[N] bool: the rows where what `look` makes of a table of labels has a value that is not 0."""
+    found = np.zeros(len(labels[0]), bool)
+    for part in blocks(len(found)):
+        for values in labels:
+            found[part] |= look(values, part).any(axis=1)
+    return found
+
+
 def _compare_ids(stem: str, ids: np.ndarray, expected: np.ndarray, faults: Faults) -> None:
+    if np.array_equal(ids, expected):
+        return
     have, want = set(ids), set(expected)
     lost = [value for value in expected if value not in have]
     if lost:

@@ -26,6 +26,7 @@ from moa_tf.data.columns import (
 from moa_tf.data.faults import COLUMNS, EXAMPLES, Faults, one_line
 from moa_tf.data.names import find_near_misses, find_spellings, shorten
 from moa_tf.data.schema import CONTROL, DOSES, TREATMENT, Signatures, SignatureSpec
+from moa_tf.data.storage import Memory, Storage
 from moa_tf.data.tables import ROWS, Chunk, Table
 from moa_tf.errors import InputError
 
@@ -56,9 +57,9 @@ class Targets:
     def __len__(self) -> int:
         return len(self.sig_id)
 
-    def at(self, sig_id: np.ndarray) -> np.ndarray:
+    def at(self, sig_id: np.ndarray, storage: Storage | None = None) -> np.ndarray:
         """[len(sig_id), T] float32, the rows of these ids, each of which must be there."""
-        return rows_at(self.values, self.sig_id, sig_id)
+        return rows_at(self.values, self.sig_id, sig_id, storage)
 
 
 @dataclass(frozen=True)
@@ -76,14 +77,16 @@ class Drugs:
     groups: dict[str, np.ndarray]
 
 
-def rows_at(values: np.ndarray, have: np.ndarray, want: np.ndarray) -> np.ndarray:
-    """The rows of `values`, whose ids are `have`, in the order of the ids `want`."""
+def rows_at(
+    values: np.ndarray, have: np.ndarray, want: np.ndarray, storage: Storage | None = None
+) -> np.ndarray:
+    """The rows of `values`, whose ids are `have`, in the order of the ids `want`; if that is another, in `storage`."""
     if np.array_equal(have, want):
         return values
     rows = pd.Index(have).get_indexer(want)
     if (rows < 0).any():
         raise InputError(f"column sig_id: {np.sum(rows < 0)} ids missing, first {want[rows < 0][0]}")
-    return values[rows]
+    return values[rows] if storage is None else storage.take(values, rows)
 
 
 def scan_features(
@@ -206,38 +209,30 @@ def _settle(signatures: Signatures) -> Signatures:
 
 
 def load_features(
-    table: Table | None, spec: SignatureSpec | None, faults: Faults, tell: Tell, missing: bool = False
+    table: Table | None,
+    spec: SignatureSpec | None,
+    faults: Faults,
+    tell: Tell,
+    missing: bool = False,
+    storage: Storage | None = None,
 ) -> Signatures | None:
-    """The whole of a features table; None where there is nothing to return."""
-    loaded: dict[str, _Growing] = {name: _Growing() for name in _FIELDS}
+    """The whole of a features table, its matrices in `storage`; None where there is nothing to return."""
+    large, memory = storage or Memory(), Memory()
+    loaded = {name: (large if name in ("genes", "cells") else memory).growing() for name in _FIELDS}
     chunk = None
     for chunk in scan_features(table, spec, faults, tell, _LOAD_ROWS, missing):
         for name, values in loaded.items():
-            values.append(getattr(chunk, name))
+            if (rows := getattr(chunk, name)) is not None:
+                values.append(rows)
     if chunk is None:
         return None
-    signatures = Signatures(chunk.spec, **{name: values.array for name, values in loaded.items()})
+    signatures = Signatures(chunk.spec, **{name: values.finish() for name, values in loaded.items()})
     return signatures if spec is not None else _settle(signatures)
 
 
-class _Growing:
-    """An array that grows in place at its end: joining chunks would hold the matrix twice."""
-
-    def __init__(self) -> None:
-        self.array: np.ndarray | None = None
-
-    def append(self, rows: np.ndarray | None) -> None:
-        if rows is None:
-            return
-        if self.array is None:
-            self.array = np.array(rows, order="C")
-            return
-        done = len(self.array)
-        self.array.resize((done + len(rows), *rows.shape[1:]), refcheck=False)
-        self.array[done:] = rows
-
-
-def load_targets(table: Table | None, faults: Faults, tell: Tell, labels: bool) -> Targets | None:
+def load_targets(
+    table: Table | None, faults: Faults, tell: Tell, labels: bool, storage: Storage | None = None
+) -> Targets | None:
     """A table of labels, or of probabilities; of the latter the columns of `RESERVED` are left out."""
     if table is None or _check_columns(table, ["sig_id"], ["sig_id"], faults):
         return None
@@ -251,14 +246,14 @@ def load_targets(table: Table | None, faults: Faults, tell: Tell, labels: bool) 
         faults.add(table.path.name, "no target columns, expected at least one beside sig_id")
         return None
     _remark(table, table.columns if labels else ["sig_id", *names], tell, faults)
-    unique, ids, values = UniqueIds(), [], []
+    unique, ids, values = UniqueIds(), [], (storage or Memory()).growing()
     for chunk in table.chunks(["sig_id", *names], ["sig_id"], faults):
         ids.append(unique.read(chunk, faults))
         read = read_labels if labels else _read_probabilities
         values.append(read(chunk, names, faults))
     if not ids:
         return None
-    return Targets(np.concatenate(ids), tuple(names), np.concatenate(values))
+    return Targets(np.concatenate(ids), tuple(names), values.finish())
 
 
 def _read_probabilities(chunk: Chunk, names: Sequence[str], faults: Faults) -> np.ndarray:

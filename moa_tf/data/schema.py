@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from moa_tf.data.storage import Memory, Storage
+
 TYPES = ("trt_cp", "ctl_vehicle")
 """What `cp_type` comes down to: treated or a control; the first name is what a table of ours says."""
 CONTROL = TYPES.index("ctl_vehicle")
@@ -104,7 +106,7 @@ class SignatureSpec:
 
 @dataclass(frozen=True)
 class Signatures:
-    """N signatures of one panel, in memory.
+    """N signatures of one panel.
 
     Attributes:
         spec: the panel.
@@ -149,7 +151,7 @@ class Signatures:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A competition directory in memory: training signatures with labels and drugs.
+    """A competition directory: training signatures with labels and drugs.
 
     Attributes:
         signatures: N training signatures.
@@ -162,6 +164,8 @@ class Dataset:
         fingerprint: sha256 over names and values, `groups` apart; two equal fingerprints mean equal data.
         source: where it came from, for messages and `run.json`.
         simulated: whether the values are known to be simulated.
+        notes: what is to be said of it.
+        storage: where the arrays are, and where others of N rows go that are made of them.
     """
 
     signatures: Signatures
@@ -175,6 +179,7 @@ class Dataset:
     source: str = ""
     simulated: bool = False
     notes: dict[str, Any] = field(default_factory=dict)
+    storage: Storage = field(default_factory=Memory)
 
     def __len__(self) -> int:
         return len(self.signatures)

@@ -22,6 +22,7 @@ from typing import IO
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from moa_tf.data.delimited import Delimited, name_separator
 from moa_tf.data.faults import COLUMNS, Faults, one_line
@@ -104,6 +105,16 @@ class Table:
         """The columns that are not among `used`, those without a name too."""
         used = set(used)
         return [name for name in self.header if name not in used]
+
+    def count_rows(self) -> int:
+        """How many there are, without reading them: about, where it is CSV.
+
+        Raises:
+            OSError, EOFError, zlib.error, pa.ArrowException: the table cannot be read.
+        """
+        if isinstance(self._source, Delimited):
+            return self._source.estimate_rows()
+        return sum(pq.read_metadata(path).num_rows for path in self.files)
 
     def texts(self) -> list[str]:
         """The columns that can be read as text."""
