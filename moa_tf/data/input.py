@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
+from moa_tf.data.storage import ALIGNMENT
+
 
 def training_batches(
     features: dict[str, np.ndarray],
@@ -31,8 +33,8 @@ def training_batches(
         Dataset of (features, targets) with `len(passes) * (M // batch_size)` batches.
     """
     with tf.device("CPU:0"):
-        table = {name: tf.convert_to_tensor(values) for name, values in features.items()}
-        labels = tf.convert_to_tensor(targets)
+        table = {name: _as_tensor(values) for name, values in features.items()}
+        labels = _as_tensor(targets)
         index = tf.convert_to_tensor(np.asarray(rows, np.int64))
 
     def order(number: tf.Tensor) -> tf.data.Dataset:
@@ -49,5 +51,15 @@ def training_batches(
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     options.autotune.enabled = False
+    # Rewriting the pipeline would copy the table, and there is nothing in it to rewrite.
+    options.experimental_optimization.apply_default_optimizations = False
     options.threading.private_threadpool_size = 1
     return batches.with_options(options).prefetch(2)
+
+
+def _as_tensor(values: np.ndarray) -> tf.Tensor:
+    """`values` themselves where TensorFlow can read them as they lie, in memory or in a mapped file; else a copy."""
+    flags = values.flags
+    if values.size and flags.c_contiguous and flags.writeable and values.ctypes.data % ALIGNMENT == 0:
+        return tf.experimental.dlpack.from_dlpack(values.__dlpack__())
+    return tf.convert_to_tensor(values)

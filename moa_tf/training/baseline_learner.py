@@ -15,7 +15,7 @@ from moa_tf.data.schema import Dataset
 from moa_tf.evaluation.metrics import mean_log_loss
 from moa_tf.models.tabular import SMALL_SCALING, TabularConfig, fit_preprocessing
 from moa_tf.preprocessing.missing import dropped_features
-from moa_tf.training.fold import ALL, Fold, inner_folds
+from moa_tf.training.fold import ALL, Fold, adapting_rows, inner_folds
 from moa_tf.training.inference import Inference
 from moa_tf.training.learner import Learner
 from moa_tf.training.network_learner import SMALL_PRODUCTS
@@ -53,10 +53,12 @@ class BaselineLearner(Learner):
     ) -> tuple[np.ndarray | None, str]:
         if fold.name == ALL:
             return None, ""
-        preprocessing = fit_preprocessing(dataset.signatures.take(fold.train), FEATURES, seed)
+        rows = dataset.signatures.take(adapting_rows(fold, seed))
+        preprocessing = fit_preprocessing(rows, FEATURES, seed)
         for line in dropped_features(preprocessing, dataset.signatures.spec):
             reporter.message(f"fold {fold.name}: {line}")
-        return Inference(preprocessing)(dataset.signatures.inputs())["features"], ""
+        inputs = dataset.signatures.inputs()
+        return Inference(preprocessing)(inputs, storage=dataset.storage)["features"], ""
 
     def fit(
         self,

@@ -9,7 +9,11 @@ import numpy as np
 from moa_tf.data.folds import assign_folds
 from moa_tf.data.prior import prior
 from moa_tf.data.schema import Dataset
+from moa_tf.data.storage import blocks
 from moa_tf.errors import InputError
+
+ADAPTING = 100_000
+"""Rows that preprocessing is fitted on at most: quantiles and components of so many are known well enough."""
 
 ALL = "all"
 """Name of the fold that trains on all rows and holds none out (`--refit`)."""
@@ -62,9 +66,16 @@ def make_fold(
         train,
         np.flatnonzero(held_out),
         np.flatnonzero(held_out & ~control),
-        prior(dataset.targets[~held_out & ~control]),
+        prior(dataset.targets, np.flatnonzero(~held_out & ~control)),
         np.unique(unit[train].astype(str), return_inverse=True)[1],
     )
+
+
+def adapting_rows(fold: Fold, seed: int) -> np.ndarray:
+    """The training rows that preprocessing is fitted on: all, or of more than `ADAPTING` as many, drawn by `seed`."""
+    if len(fold.train) <= ADAPTING:
+        return fold.train
+    return np.sort(np.random.default_rng(seed).choice(fold.train, ADAPTING, replace=False))
 
 
 def inner_folds(fold: Fold, dataset: Dataset, folds: int, seed: int) -> list[Fold]:
@@ -90,7 +101,7 @@ def inner_folds(fold: Fold, dataset: Dataset, folds: int, seed: int) -> list[Fol
         treated = train[~dataset.signatures.control[train]]
         judged = held_out[~dataset.signatures.control[held_out]]
         if len(treated) and len(judged):
-            means = prior(dataset.targets[treated])
+            means = prior(dataset.targets, treated)
             inner.append(Fold(f"{fold.name}.{k}", train, held_out, judged, means, fold.unit[number != k]))
     return inner
 
@@ -126,12 +137,11 @@ def check_fold(fold: Fold, dataset: Dataset) -> None:
 
 
 def _varies(values: np.ndarray, rows: np.ndarray) -> bool:
-    """Whether any column of values [N, F] varies over `rows`; mostly the second row says so. NaN says nothing."""
-    first = values[rows[0]]
-    if any((np.abs(values[row] - first) > 0).any() for row in rows[1:]):
-        return True
-    some = values[rows]
-    known = ~np.isnan(some)
-    return bool(
-        (np.max(some, 0, where=known, initial=-np.inf) > np.min(some, 0, where=known, initial=np.inf)).any()
-    )
+    """Whether any column of values [N, F] varies over `rows`; mostly the first rows say so. NaN says nothing."""
+    low, high = np.full(values.shape[1], np.inf), np.full(values.shape[1], -np.inf)
+    for part in blocks(len(rows)):
+        some = values[rows[part]]
+        low, high = np.fmin(low, np.fmin.reduce(some)), np.fmax(high, np.fmax.reduce(some))
+        if (high > low).any():
+            return True
+    return False

@@ -78,10 +78,15 @@ def repeat(recipe: Recipe, histories: Sequence[dict[str, Any]]) -> Course:
     )
 
 
-def probabilities(network: Inference, features: dict[str, np.ndarray]) -> np.ndarray:
-    """[N, T] float32 sigmoid of the network's logits."""
-    logits = network(features)
-    return (0.5 * (1.0 + np.tanh(0.5 * logits.astype(np.float64)))).astype(np.float32)
+def probabilities(
+    network: Inference, features: dict[str, np.ndarray], rows: np.ndarray | None = None
+) -> np.ndarray:
+    """[M, T] float32 sigmoid of the network's logits for `rows` [M] of the features, by default all."""
+    parts = [
+        (0.5 * (1.0 + np.tanh(0.5 * logits.astype(np.float64)))).astype(np.float32)
+        for _, logits in network.blocks(features, rows=rows)
+    ]
+    return np.concatenate(parts)
 
 
 class Follow(keras.callbacks.Callback):
@@ -108,8 +113,7 @@ class Follow(keras.callbacks.Callback):
         self.network, self.recipe, self.course = network, recipe, course
         self.checkpoint, self.checkpoint_seconds = checkpoint, checkpoint_seconds
         self.reporter, self.chief = reporter, chief
-        self.judged = data.at(data.fold.judged)
-        self.judged_targets = data.targets[data.fold.judged]
+        self.data = data
         self.progress = Progress()
         self.best_weights: list[np.ndarray] = []
         self.saved_at = time.monotonic()
@@ -151,9 +155,10 @@ class Follow(keras.callbacks.Callback):
                 "a finite loss, try a lower learning rate or clip_norm=1"
             )
         figures = {"loss": loss, "learning_rate": float(np.asarray(self.model.optimizer.learning_rate))}
-        if len(self.judged_targets):
-            predicted = probabilities(self.inference, self.judged)
-            figures["held_out_log_loss"] = mean_log_loss(self.judged_targets, predicted)
+        judged = self.data.fold.judged
+        if len(judged):
+            predicted = probabilities(self.inference, self.data.features, judged)
+            figures["held_out_log_loss"] = mean_log_loss(self.data.targets[judged], predicted)
         self._judge(epoch, figures)
         self.progress.history.append(figures)
         self.reporter.epoch(epoch, figures)

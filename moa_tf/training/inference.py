@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
+from moa_tf.data.storage import Memory, Storage, blocks
 from moa_tf.training import backends
 
 
@@ -49,12 +51,48 @@ class Inference:
         self.run = backends.current().inference(model)
 
     def __call__(
-        self, inputs: dict[str, np.ndarray], batch_size: int | None = None
+        self,
+        inputs: dict[str, np.ndarray],
+        batch_size: int | None = None,
+        rows: np.ndarray | None = None,
+        storage: Storage | None = None,
     ) -> dict[str, np.ndarray] | np.ndarray:
-        """The model's output for `inputs` (name -> [N, ...], more than it reads if need be): [N, ...] or a dict."""
-        rows = len(next(iter(inputs.values())))
+        """The model's output.
+
+        Args:
+            inputs: name -> [N, ...], more than it reads if need be.
+            batch_size: by default as many as fit.
+            rows: [M] which of them, in which order; by default all.
+            storage: where the output goes; by default memory.
+
+        Returns:
+            [M, ...], or a dict of these.
+        """
+        whole: Any = None
+        for part, outputs in self.blocks(inputs, batch_size, rows):
+            if whole is None:
+                whole = keras.tree.map_structure(self._empty(inputs, rows, storage or Memory()), outputs)
+            for array, values in zip(keras.tree.flatten(whole), keras.tree.flatten(outputs), strict=True):
+                array[part] = values
+        return whole
+
+    def blocks(
+        self, inputs: dict[str, np.ndarray], batch_size: int | None = None, rows: np.ndarray | None = None
+    ) -> Iterator[tuple[slice, Any]]:
+        """The output batch by batch, each with its place; one without rows where there are none."""
+        count = _count(inputs, rows)
         batch_size = batch_size or self.batch_size
-        blocks = []
-        for start in range(0, max(rows, 1), batch_size):
-            blocks.append(self.run({name: inputs[name][start : start + batch_size] for name in self.names}))
-        return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *blocks)
+        for part in blocks(count, batch_size) if count else [slice(0, 0)]:
+            which = part if rows is None else rows[part]
+            yield part, self.run({name: inputs[name][which] for name in self.names})
+
+    @staticmethod
+    def _empty(
+        inputs: dict[str, np.ndarray], rows: np.ndarray | None, storage: Storage
+    ) -> Callable[[np.ndarray], np.ndarray]:
+        count = _count(inputs, rows)
+        return lambda values: storage.empty((count, *values.shape[1:]), values.dtype)
+
+
+def _count(inputs: dict[str, np.ndarray], rows: np.ndarray | None) -> int:
+    return len(next(iter(inputs.values())) if rows is None else rows)

@@ -14,6 +14,7 @@ import numpy as np
 
 from moa_tf.config import Recipe
 from moa_tf.data.input import training_batches
+from moa_tf.data.prior import label_sums
 from moa_tf.models.base import Family, Hyperparameters
 from moa_tf.training import backends
 from moa_tf.training.fold import Fold
@@ -125,7 +126,7 @@ def train_network(
         model = backend.training_model(network, output, recipe, placement, family.synchronise)
         weights = None
         if recipe.positive_weights == "log":
-            weights = log_positive_weights(data.targets[data.fold.train].sum(axis=0))
+            weights = log_positive_weights(label_sums(data.targets, data.fold.train))
         # A course that ends early ends within the schedule, which spans all epochs all the same.
         optimizer = make_optimizer(recipe, make_learning_rate(recipe, length.steps * length.epochs))
         if precision == "mixed_float16":

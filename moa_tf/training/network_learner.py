@@ -25,7 +25,7 @@ from moa_tf.models.integrated_gradients import fit_baseline
 from moa_tf.preprocessing.missing import dropped_features
 from moa_tf.training import backends
 from moa_tf.training.choice import Choice, choose, read_choice
-from moa_tf.training.fold import ALL, Fold, inner_folds
+from moa_tf.training.fold import ALL, Fold, adapting_rows, inner_folds
 from moa_tf.training.follow import Course, probabilities, repeat
 from moa_tf.training.inference import Inference
 from moa_tf.training.learner import Learner
@@ -157,7 +157,13 @@ class NetworkLearner(Learner):
         if saved:
             preprocessing = keras.saving.load_model(path, compile=False)
         else:
-            rows = dataset.signatures.take(fold.train)
+            adapting = adapting_rows(fold, seed)
+            if len(adapting) < len(fold.train):
+                reporter.message(
+                    f"{_label(fold)}: preprocessing is fitted on {len(adapting):,} of the {len(fold.train):,} training "
+                    "signatures, drawn at random"
+                )
+            rows = dataset.signatures.take(adapting)
             preprocessing = self.family.fit_preprocessing(rows, self.hyperparameters.architecture, seed)
             for line in dropped_features(preprocessing, dataset.signatures.spec):
                 reporter.message(f"{_label(fold)}: {line}")
@@ -165,7 +171,8 @@ class NetworkLearner(Learner):
                 save(path, preprocessing.save)
                 save(directory / BASELINE, lambda name: np.savez(name, **fit_baseline(rows)))
         inputs = dataset.signatures.inputs()
-        data = NetworkData(preprocessing, Inference(preprocessing)(inputs), dataset.targets, fold)
+        features = Inference(preprocessing)(inputs, storage=dataset.storage)
+        data = NetworkData(preprocessing, features, dataset.targets, fold)
         first = None
         if "nonscored" in (self.pretrain, self.stack) and not saved:
             first = self._first_stage(dataset, data, seed, directory, reporter)
@@ -177,7 +184,7 @@ class NetworkLearner(Learner):
                     save(path, preprocessing.save)
             else:
                 own = np.load(directory / STACKED, allow_pickle=False)
-            features = Inference(preprocessing)(inputs)
+            features = Inference(preprocessing)(inputs, storage=dataset.storage)
             columns = features[self.family.joins][:, -own.shape[1] :]
             columns[fold.train] = np.where(np.isnan(own), columns[fold.train], own)
             data = dataclasses.replace(data, preprocessing=preprocessing, features=features)
@@ -222,7 +229,7 @@ class NetworkLearner(Learner):
         )
         predicted = np.empty((0, dataset.targets.shape[1]), np.float32)
         if len(fold.held_out):
-            predicted = probabilities(Inference(network), data.at(fold.held_out))
+            predicted = probabilities(Inference(network), data.features, fold.held_out)
         if self.writes:
             save(directory / NETWORK, network.save)
             # What the fold's shared files were made of; they are sealed by now.

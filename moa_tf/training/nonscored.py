@@ -135,7 +135,8 @@ class FirstStage:
         networks = []
         for fold in inner:
             networks.append(self.network(fold))
-            out_of_fold[position[fold.held_out]] = Inference(networks[-1])(self.data.at(fold.held_out))
+            logits = Inference(networks[-1])(self.data.features, rows=fold.held_out)
+            out_of_fold[position[fold.held_out]] = logits
         return join_stage(self.data.preprocessing, networks, name, out_of_fold)
 
 
