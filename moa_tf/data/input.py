@@ -33,8 +33,8 @@ def training_batches(
         Dataset of (features, targets) with `len(passes) * (M // batch_size)` batches.
     """
     with tf.device("CPU:0"):
-        table = {name: _as_tensor(values) for name, values in features.items()}
-        labels = _as_tensor(targets)
+        table = {name: _as_variable(values) for name, values in features.items()}
+        labels = _as_variable(targets)
         index = tf.convert_to_tensor(np.asarray(rows, np.int64))
 
     def order(number: tf.Tensor) -> tf.data.Dataset:
@@ -44,22 +44,25 @@ def training_batches(
         return tf.data.Dataset.from_tensor_slices(shuffled).batch(batch_size, drop_remainder=True)
 
     def gather(batch: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        return {name: tf.gather(values, batch) for name, values in table.items()}, tf.gather(labels, batch)
+        # A gather of the variable itself would make a copy that is its own.
+        inputs = {name: tf.gather(values.read_value(), batch) for name, values in table.items()}
+        return inputs, tf.gather(labels.read_value(), batch)
 
     # Gathering a batch is a copy of about a megabyte: one thread keeps ahead of any step.
     batches = tf.data.Dataset.range(passes.start, passes.stop).flat_map(order).map(gather)
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     options.autotune.enabled = False
-    # Rewriting the pipeline would copy the table, and there is nothing in it to rewrite.
-    options.experimental_optimization.apply_default_optimizations = False
     options.threading.private_threadpool_size = 1
     return batches.with_options(options).prefetch(2)
 
 
-def _as_tensor(values: np.ndarray) -> tf.Tensor:
-    """`values` themselves where TensorFlow can read them as they lie, in memory or in a mapped file; else a copy."""
+def _as_variable(values: np.ndarray) -> tf.Variable:
+    """`values` themselves where TensorFlow can read them as they lie, in memory or in a mapped file; else a copy.
+
+    A variable, as whatever rewrites a pipeline (deterministic operations, automatic sharding) copies its tensors.
+    """
     flags = values.flags
     if values.size and flags.c_contiguous and flags.writeable and values.ctypes.data % ALIGNMENT == 0:
-        return tf.experimental.dlpack.from_dlpack(values.__dlpack__())
-    return tf.convert_to_tensor(values)
+        values = tf.experimental.dlpack.from_dlpack(values.__dlpack__())
+    return tf.Variable(values, trainable=False)

@@ -33,9 +33,24 @@ CHOICES = ("auto", "memory", "disk")
 Shape = tuple[int, ...]
 
 
-def blocks(rows: int, size: int = BLOCK) -> Iterator[slice]:
-    """Slices of at most `size` that cover `rows` rows in their order."""
+def blocks(rows: int, size: int | None = None) -> Iterator[slice]:
+    """Slices of at most `size` (`BLOCK`) that cover `rows` rows in their order."""
+    size = size or BLOCK
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
+
+
+def whole_groups(starts: np.ndarray, rows: int) -> Iterator[tuple[slice, slice]]:
+    """Slices of groups and of their rows, of at most `BLOCK` rows where no group has more.
+
+    Args:
+        starts: [K] where each group begins among rows that are sorted by group.
+        rows: how many there are.
+    """
+    ends, first = np.append(starts[1:], rows), 0
+    while first < len(starts):
+        last = max(first + 1, int(np.searchsorted(ends, starts[first] + BLOCK, side="right")))
+        yield slice(first, last), slice(int(starts[first]), int(ends[last - 1]))
+        first = last
 
 
 class Growing(ABC):

@@ -108,12 +108,12 @@ def fit_calibration(targets: np.ndarray, probabilities: np.ndarray, method: Meth
     """
     if method == "none":
         return None
-    targets, probabilities = np.asarray(targets, np.float64), np.asarray(probabilities, np.float64)
     groups = frequency_groups(targets)
-    cells = [
-        (targets[:, groups == group].ravel(), probabilities[:, groups == group].ravel())
+    # One after another, as each is a third of both tables in float64.
+    cells = (
+        [np.asarray(values[:, groups == group], np.float64).ravel() for values in (targets, probabilities)]
         for group in range(groups.max() + 1)
-    ]
+    )
     numbers = tuple(groups.tolist())
     if method == "temperature":
         fitted = [_fit_temperature(y, p) for y, p in cells]
@@ -123,7 +123,7 @@ def fit_calibration(targets: np.ndarray, probabilities: np.ndarray, method: Meth
 
 def frequency_groups(targets: np.ndarray) -> np.ndarray:
     """[T] numbers from 0: the targets in up to `GROUPS` equal parts, by their positives, fewest first."""
-    order = np.argsort(np.asarray(targets).sum(axis=0), kind="stable")
+    order = np.argsort(np.asarray(targets).sum(axis=0, dtype=np.float64), kind="stable")
     groups = np.empty(len(order), np.int64)
     for number, members in enumerate(np.array_split(order, min(GROUPS, len(order)))):
         groups[members] = number

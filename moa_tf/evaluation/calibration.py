@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from moa_tf.data.storage import blocks
+
 EDGES = np.array([0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
 """Of the bands of probability. Most of what a model says lies below .01, where equal bands would not look."""
 
@@ -29,25 +31,33 @@ def bands(probabilities: np.ndarray) -> np.ndarray:
     return (np.searchsorted(EDGES[1:-1], probabilities, side="right")).astype(np.int8)
 
 
-def reliability(targets: np.ndarray, probabilities: np.ndarray) -> Reliability:
+def reliability(
+    targets: np.ndarray, probabilities: np.ndarray, rows: np.ndarray | None = None
+) -> Reliability:
     """Stated and observed frequency in bands of probability, over all rows and targets together.
 
     Args:
         targets: [N, T], 0 or 1.
         probabilities: [N, T].
+        rows: [M] which rows count; None is all.
     """
-    band = bands(probabilities).ravel()
-    count = np.bincount(band, minlength=len(EDGES) - 1)
-    stated, observed = (
-        np.bincount(band, np.asarray(values, np.float64).ravel(), minlength=len(count))
-        for values in (probabilities, targets)
-    )
+    rows = np.arange(len(targets)) if rows is None else rows
+    count, (stated, observed) = np.zeros(len(EDGES) - 1, np.int64), np.zeros((2, len(EDGES) - 1))
+    for part in blocks(len(rows)):
+        p = probabilities[rows[part]]
+        band = bands(p).ravel()
+        count += np.bincount(band, minlength=len(count))
+        # One after another, so that the sums are the same whatever the blocks.
+        for sums, values in ((stated, p), (observed, targets[rows[part]])):
+            np.add.at(sums, band, values.ravel().astype(np.float64))
     there = count > 0
     return Reliability(count[there], stated[there] / count[there], observed[there] / count[there])
 
 
-def excess_per_row(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """[N, K] by how much each row's predictions in a band are too high, its sum over targets divided by T.
+def excess_per_row(
+    targets: np.ndarray, probabilities: np.ndarray, rows: np.ndarray | None = None
+) -> np.ndarray:
+    """[M, K] by how much each row's predictions in a band are too high, its sum over targets divided by T.
 
     The expected calibration error is the sum over bands of the absolute mean over rows:
 
@@ -55,11 +65,15 @@ def excess_per_row(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray
 
     Source: Naeini, Cooper & Hauskrecht 2015, Obtaining Well Calibrated Probabilities Using Bayesian Binning.
     """
-    rows, columns = targets.shape
-    excess = np.asarray(probabilities, np.float64) - targets
-    cell = np.arange(rows)[:, None] * (len(EDGES) - 1) + bands(probabilities)
-    sums = np.bincount(cell.ravel(), excess.ravel(), minlength=rows * (len(EDGES) - 1))
-    return sums.reshape(rows, -1) / columns
+    rows = np.arange(len(targets)) if rows is None else rows
+    found = np.empty((len(rows), len(EDGES) - 1))
+    for part in blocks(len(rows)):
+        p, y = probabilities[rows[part]], targets[rows[part]]
+        cell = np.arange(len(p))[:, None] * found.shape[1] + bands(p)
+        excess = np.asarray(p, np.float64) - y
+        sums = np.bincount(cell.ravel(), excess.ravel(), minlength=found[part].size)
+        found[part] = sums.reshape(len(p), -1) / targets.shape[1]
+    return found
 
 
 def expected_calibration_error(excess: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from moa_tf.data.storage import whole_groups
 from moa_tf.evaluation.intervals import bootstrap_means, bootstrap_targets, interval
 from moa_tf.evaluation.metrics import rank_metrics
 
@@ -41,21 +42,31 @@ class Drugs(NamedTuple):
     probabilities: np.ndarray
 
 
-def by_drug(drug: np.ndarray, targets: np.ndarray, probabilities: np.ndarray) -> Drugs:
+def by_drug(
+    drug: np.ndarray, targets: np.ndarray, probabilities: np.ndarray, rows: np.ndarray | None = None
+) -> Drugs:
     """One row a drug.
 
     Args:
         drug: [N] names.
         targets: [N, T], 0 or 1.
         probabilities: [N, T].
+        rows: [M] which rows count, among which `first` then is; None is all.
     """
-    names, first, number, rows = np.unique(
-        np.asarray(drug).astype(str), return_index=True, return_inverse=True, return_counts=True
+    rows = np.arange(len(drug)) if rows is None else rows
+    names, first, number, counts = np.unique(
+        np.asarray(drug)[rows].astype(str), return_index=True, return_inverse=True, return_counts=True
     )
-    order = np.argsort(number, kind="stable")
-    starts = np.append(0, np.cumsum(rows)[:-1])
-    sums = np.add.reduceat(np.asarray(probabilities, np.float64)[order], starts)
-    return Drugs(names, first, np.maximum.reduceat(targets[order], starts), sums / rows[:, None])
+    order = rows[np.argsort(number, kind="stable")]
+    starts = np.append(0, np.cumsum(counts)[:-1])
+    labels = np.empty((len(names), targets.shape[1]), targets.dtype)
+    means = np.empty(labels.shape)
+    for group, part in whole_groups(starts, len(order)):
+        begins = starts[group] - part.start
+        labels[group] = np.maximum.reduceat(targets[order[part]], begins)
+        sums = np.add.reduceat(np.asarray(probabilities[order[part]], np.float64), begins)
+        means[group] = sums / counts[group, None]
+    return Drugs(names, first, labels, means)
 
 
 def precision_at(drugs: Drugs, k: int) -> np.ndarray:

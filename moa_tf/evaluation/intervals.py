@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from moa_tf.data.storage import blocks
 from moa_tf.evaluation.metrics import check_probabilities, log_loss_per_row, rank_metrics
 
 CELLS = 1 << 23
@@ -21,6 +22,7 @@ def bootstrap(
     drug: np.ndarray | None,
     strata: np.ndarray | None = None,
     *,
+    rows: np.ndarray | None = None,
     replicates: int = 200,
     seed: int = 0,
 ) -> dict[str, np.ndarray]:
@@ -37,6 +39,7 @@ def bootstrap(
         drug: [N] names, or None where each row is a drug of its own (then the order of the rows counts).
         strata: [N], the fold of each row; ranks are taken within, see `rank_metrics`. None is one stratum. A
             drug whose rows lie in several is drawn with the lowest's; its rows stay where they are.
+        rows: [M] which rows count; None is all.
         replicates: how many resamples, R.
         seed: of the draws.
 
@@ -48,13 +51,21 @@ def bootstrap(
         ValueError: shapes that do not fit, or a probability that is not in [0, 1].
     """
     check_probabilities(probabilities)
-    losses = log_loss_per_row(targets, probabilities)
+    rows = np.arange(len(targets)) if rows is None else rows
+    losses = log_loss_per_row(targets, probabilities, rows)
+    names, places = (
+        None if values is None else values[rows] for values in _one_a_row(len(targets), drug, strata)
+    )
+    number, drawn = _drawn(len(losses), names, places, replicates, seed)
+    unit = np.zeros(len(targets), np.int64)
+    unit[rows] = number
     found = np.full((3, replicates), np.nan)
-    for part, weights in _weights(len(losses), drug, strata, replicates, seed):
-        found[0, part] = losses @ weights / weights.sum(0)
-        found[1:, part] = [
-            _mean_over_targets(values) for values in rank_metrics(targets, probabilities, strata, weights)
-        ]
+    for part, counts in drawn:
+        found[0, part] = np.concatenate(
+            [losses @ weights / weights.sum(0) for weights in _of_rows(counts, number)]
+        )
+        ranks = rank_metrics(targets, probabilities, strata, counts, unit, rows)
+        found[1:, part] = [_mean_over_targets(values) for values in ranks]
     return dict(zip(("log_loss", "macro_auroc", "macro_average_precision"), found, strict=True))
 
 
@@ -77,8 +88,8 @@ def bootstrap_targets(
         Two of [R, T]; NaN where a draw has one label alone.
     """
     found = np.full((2, replicates, targets.shape[1]), np.nan)
-    for part, weights in _weights(len(targets), None, None, replicates, seed):
-        found[:, part] = rank_metrics(targets, probabilities, None, weights)
+    for part, counts in _drawn(len(targets), None, None, replicates, seed)[1]:
+        found[:, part] = rank_metrics(targets, probabilities, None, counts)
     return found[0], found[1]
 
 
@@ -106,9 +117,11 @@ def bootstrap_means(
     known = ~np.isnan(values)
     filled = np.where(known, values, 0)
     found = np.full((replicates, values.shape[1]), np.nan)
-    for part, weights in _weights(len(values), drug, strata, replicates, seed):
+    number, drawn = _drawn(len(values), drug, strata, replicates, seed)
+    for part, counts in drawn:
         with np.errstate(invalid="ignore"):
-            found[part] = (weights.T @ filled) / (weights.T @ known)
+            means = [(weights.T @ filled) / (weights.T @ known) for weights in _of_rows(counts, number)]
+        found[part] = np.concatenate(means)
     return found
 
 
@@ -138,20 +151,39 @@ def interval(values: np.ndarray, estimate: float | None = None, level: float = 0
     return float(low), float(high)
 
 
-def _weights(
+def _drawn(
     rows: int, drug: np.ndarray | None, strata: np.ndarray | None, replicates: int, seed: int
-) -> Iterator[tuple[slice, np.ndarray]]:
-    """Which replicates, and [N, r] how often each row counts in them."""
-    strata = np.zeros(rows, np.int8) if strata is None else np.asarray(strata)
-    names = np.arange(rows) if drug is None else np.asarray(drug)
-    if strata.shape != (rows,) or names.shape != (rows,):
-        raise ValueError(f"drug and strata have shapes {names.shape} and {strata.shape}, expected ({rows},)")
-    _, number = np.unique(names, return_inverse=True)
+) -> tuple[np.ndarray, Iterator[tuple[slice, np.ndarray]]]:
+    """[N] the number of each row's drug; and which replicates, with [D, r] how often each drug is drawn in them."""
+    names, strata = _one_a_row(rows, drug, strata)
+    names = np.arange(rows) if names is None else names
+    strata = np.zeros(rows, np.int8) if strata is None else strata
+    drugs, number = np.unique(names, return_inverse=True)
     draws = _draws(number, strata, replicates, seed)
-    block = max(1, CELLS // max(1, rows))
-    for start in range(0, replicates, block):
-        part = slice(start, min(start + block, replicates))
-        yield part, np.stack([next(draws)[number] for _ in range(part.stop - start)], axis=1)
+    # Whole blocks of rows' weights: sums in others would not be the same to the last bit.
+    block = _block(rows)
+    size = max(block, CELLS // max(1, len(drugs)) // block * block)
+    return number, (
+        (part, np.stack([next(draws) for _ in range(part.stop - part.start)], axis=1))
+        for part in blocks(replicates, size)
+    )
+
+
+def _one_a_row(rows: int, *several: np.ndarray | None) -> list[np.ndarray | None]:
+    found = [None if values is None else np.asarray(values) for values in several]
+    shapes = [None if values is None else values.shape for values in found]
+    if {None, (rows,), *shapes} != {None, (rows,)}:
+        raise ValueError(f"drug and strata have shapes {shapes[0]} and {shapes[1]}, expected ({rows},)")
+    return found
+
+
+def _block(rows: int) -> int:
+    return max(1, CELLS // max(1, rows))
+
+
+def _of_rows(counts: np.ndarray, number: np.ndarray) -> Iterator[np.ndarray]:
+    """[N, r] how often each row counts, some of the replicates at a time."""
+    return (counts[:, part][number] for part in blocks(counts.shape[1], _block(len(number))))
 
 
 def _draws(number: np.ndarray, strata: np.ndarray, replicates: int, seed: int) -> Iterator[np.ndarray]:

@@ -11,18 +11,25 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 
+from moa_tf.data.prior import label_sums
+from moa_tf.data.storage import blocks
+
 CLIP = 1e-15
 """Probabilities are clipped to [CLIP, 1 - CLIP]. In float32, 1 - CLIP would be 1 and the loss NaN."""
 
-BLOCK = 8192
+COLUMNS = 32
+"""Targets that are ranked at once."""
 
 
-def log_loss_per_target(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+def log_loss_per_target(
+    targets: np.ndarray, probabilities: np.ndarray, rows: np.ndarray | None = None
+) -> np.ndarray:
     """Binary log loss of each target, −mean over rows of y ln p + (1 − y) ln(1 − p).
 
     Args:
         targets: [N, T], 0 or 1.
         probabilities: [N, T]; clipped to [CLIP, 1 − CLIP] in float64, whatever their dtype.
+        rows: [M] which of them count; None is all.
 
     Returns:
         [T] float64; NaN for no rows.
@@ -30,31 +37,55 @@ def log_loss_per_target(targets: np.ndarray, probabilities: np.ndarray) -> np.nd
     Raises:
         ValueError: shapes differ or are not [N, T].
     """
+    return _per_target(targets, probabilities, rows)
+
+
+def _per_target(
+    targets: np.ndarray,
+    probabilities: np.ndarray,
+    rows: np.ndarray | None,
+    zeros: np.ndarray | None = None,
+) -> np.ndarray:
+    """`log_loss_per_target`, with probability 0 where `zeros` [N] bool holds."""
     targets, probabilities = _same_shape(targets, probabilities)
-    total = sum((losses.sum(0) for losses in _losses(targets, probabilities)), np.zeros(targets.shape[1]))
-    return total / len(targets) if len(targets) else np.full_like(total, np.nan)
+    rows = _all_or(rows, targets)
+    losses = _losses(targets, probabilities, rows, zeros)
+    total = sum((block.sum(0) for block in losses), np.zeros(targets.shape[1]))
+    return total / len(rows) if len(rows) else np.full_like(total, np.nan)
 
 
-def log_loss_per_row(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """[N] mean over targets of each row's binary log loss, as `log_loss_per_target` is over rows."""
+def log_loss_per_row(
+    targets: np.ndarray, probabilities: np.ndarray, rows: np.ndarray | None = None
+) -> np.ndarray:
+    """[M] mean over targets of each row's binary log loss, as `log_loss_per_target` is over rows."""
     targets, probabilities = _same_shape(targets, probabilities)
-    return np.concatenate([np.empty(0), *(losses.mean(1) for losses in _losses(targets, probabilities))])
+    losses = _losses(targets, probabilities, _all_or(rows, targets))
+    return np.concatenate([np.empty(0), *(block.mean(1) for block in losses)])
 
 
-def _losses(targets: np.ndarray, probabilities: np.ndarray) -> Iterator[np.ndarray]:
+def _losses(
+    targets: np.ndarray, probabilities: np.ndarray, rows: np.ndarray, zeros: np.ndarray | None = None
+) -> Iterator[np.ndarray]:
     """[n, T] float64 of each cell, a block of rows at a time, as float64 copies are large."""
-    for start in range(0, len(targets), BLOCK):
-        y = targets[start : start + BLOCK].astype(np.float64)
-        p = np.clip(probabilities[start : start + BLOCK].astype(np.float64), CLIP, 1 - CLIP)
+    for part in blocks(len(rows)):
+        some = rows[part]
+        y, p = targets[some].astype(np.float64), probabilities[some].astype(np.float64)
+        if zeros is not None:
+            p[zeros[some]] = 0
+        p = np.clip(p, CLIP, 1 - CLIP)
         yield -(y * np.log(p) + (1 - y) * np.log(1 - p))
 
 
-def mean_log_loss(targets: np.ndarray, probabilities: np.ndarray) -> float:
+def _all_or(rows: np.ndarray | None, targets: np.ndarray) -> np.ndarray:
+    return np.arange(len(targets)) if rows is None else rows
+
+
+def mean_log_loss(targets: np.ndarray, probabilities: np.ndarray, rows: np.ndarray | None = None) -> float:
     """Mean column-wise log loss: the mean of `log_loss_per_target` over targets.
 
     Source: the metric of the Kaggle competition lish-moa. Nothing is done here about controls.
     """
-    return float(log_loss_per_target(targets, probabilities).mean())
+    return float(log_loss_per_target(targets, probabilities, rows).mean())
 
 
 def check_probabilities(probabilities: np.ndarray) -> None:
@@ -65,8 +96,11 @@ def check_probabilities(probabilities: np.ndarray) -> None:
 
 
 def zero_controls(probabilities: np.ndarray, control: np.ndarray | None) -> np.ndarray:
-    """`probabilities` [N, T] with 0 in the rows where `control` [N] bool holds; a copy if there are any."""
-    if control is None or not control.any():
+    """`probabilities` [N, T] with 0 in the rows where `control` [N] bool holds; a copy unless they are 0 already."""
+    if control is None:
+        return probabilities
+    rows = np.flatnonzero(control)
+    if not any(probabilities[rows[part]].any() for part in blocks(len(rows))):
         return probabilities
     return np.where(control[:, None], probabilities.dtype.type(0), probabilities)
 
@@ -76,6 +110,8 @@ def rank_metrics(
     probabilities: np.ndarray,
     strata: np.ndarray | None = None,
     weights: np.ndarray | None = None,
+    unit: np.ndarray | None = None,
+    rows: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Area under the ROC curve and average precision of each target, ranked within strata.
 
@@ -89,6 +125,9 @@ def rank_metrics(
         probabilities: [N, T], or any scores that grow with them.
         strata: [N], the fold of each row: only rows of the same fold are compared. None is one stratum.
         weights: [N, R], non-negative: how often each row counts, for R weightings at once. None is once.
+        unit: [N] ints, which row of `weights`, then of any number of rows, is that of each row: those of one drug
+            count alike. None: each has its own.
+        rows: [M] which rows count; None is all.
 
     Returns:
         auroc, average precision: [T] float64, or [R, T] with `weights`; NaN for a target without a stratum
@@ -108,25 +147,35 @@ def rank_metrics(
     cross-validation studies (2010): why scores of different folds' models are not ranked together.
     """
     targets, probabilities = _same_shape(targets, probabilities)
-    rows, columns = targets.shape
-    strata = _one_a_row("strata", strata, rows) if strata is not None else np.zeros(rows, np.int8)
-    several = np.ones((rows, 1)) if weights is None else _one_a_row("weights", weights, rows, axes=2)
+    count, columns = targets.shape
+    strata = _one_a_row("strata", strata, count) if strata is not None else np.zeros(count, np.int8)
+    if weights is None:
+        several, unit = np.ones((1, 1)), np.zeros(count, np.int8)
+    elif unit is None:
+        several, unit = _one_a_row("weights", weights, count, axes=2), np.arange(count)
+    else:
+        several, unit = np.asarray(weights), _one_a_row("unit", unit, count)
+    several, rows = several.astype(np.float64, copy=False), _all_or(rows, targets)
     won, pairs, precision, positives = np.zeros((4, several.shape[1], columns))
-    for stratum in np.unique(strata):
-        members = np.flatnonzero(strata == stratum)
-        y, scores, counted = targets[members] > 0, probabilities[members], several[members].astype(np.float64)
-        for column in np.flatnonzero(y.any(0)):
-            sums = _rank(y[:, column], scores[:, column], counted)
-            both = sums[1] > 0  # rows of weight 0 are not there
-            for total, value in zip((won, pairs, precision, positives), sums, strict=True):
-                total[both, column] += value[both]
+    for stratum in np.unique(strata[rows]):
+        members = rows[strata[rows] == stratum]
+        for part in blocks(columns, COLUMNS):
+            y, scores = targets[members, part] > 0, probabilities[members, part]
+            for place in np.flatnonzero(y.any(0)):
+                sums, column = (
+                    _rank(y[:, place], scores[:, place], unit[members], several),
+                    part.start + place,
+                )
+                both = sums[1] > 0  # rows of weight 0 are not there
+                for total, value in zip((won, pairs, precision, positives), sums, strict=True):
+                    total[both, column] += value[both]
     with np.errstate(invalid="ignore"):
         auroc, average_precision = won / pairs, precision / positives
     return (auroc[0], average_precision[0]) if weights is None else (auroc, average_precision)
 
 
 def _rank(
-    positive: np.ndarray, scores: np.ndarray, weights: np.ndarray
+    positive: np.ndarray, scores: np.ndarray, unit: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Pairs in order, pairs, sum over positives of their precision, positives: [R] each.
 
@@ -138,8 +187,9 @@ def _rank(
     starts = np.flatnonzero(np.append(True, scores[1:] != scores[:-1]))  # tied scores are one threshold
     hit = np.logical_or.reduceat(positive, starts)
     starts = starts[hit | np.append(True, hit[:-1])]
-    total = _group_sums(order, starts, weights)
-    true = _group_sums(order[positive], np.searchsorted(np.flatnonzero(positive), starts), weights)
+    unit = unit[order]
+    total = _group_sums(unit, starts, weights)
+    true = _group_sums(unit[positive], np.searchsorted(np.flatnonzero(positive), starts), weights)
     false = total - true
     true_sum, false_sum = true.sum(0), false.sum(0)
     lower = false_sum - np.cumsum(false, axis=0)
@@ -148,9 +198,9 @@ def _rank(
     return (true * (lower + false / 2)).sum(0), true_sum * false_sum, (true * precision).sum(0), true_sum
 
 
-def _group_sums(order: np.ndarray, starts: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """[S, R] sums of the `weights` of rows order[starts[s] : starts[s + 1]]; a group may be empty."""
-    groups = (np.ones(len(order)), order, np.append(starts, len(order)))
+def _group_sums(unit: np.ndarray, starts: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """[S, R] sums of `weights` at unit[starts[s] : starts[s + 1]]; a group may be empty."""
+    groups = (np.ones(len(unit)), unit, np.append(starts, len(unit)))
     return csr_array(groups, shape=(len(starts), len(weights))) @ weights
 
 
@@ -161,6 +211,7 @@ def evaluate(
     *,
     prior: np.ndarray | None = None,
     strata: np.ndarray | None = None,
+    rows: np.ndarray | None = None,
     per_target: bool = False,
 ) -> dict[str, Any]:
     """Every figure by which models are compared.
@@ -174,6 +225,7 @@ def evaluate(
             its own fold's; set to 0 for controls likewise. See `moa_tf.data.prior`.
         strata: [N] the fold of each row, where several models have predicted: rows are then ranked within
             folds, see `rank_metrics`. Log losses are of probabilities, which need no other row, and are pooled.
+        rows: [M] which rows count; None is all. No copy of these is made.
         per_target: also give arrays over targets.
 
     Returns:
@@ -192,27 +244,25 @@ def evaluate(
     check_probabilities(probabilities)
     if control is not None:
         control = _one_a_row("control", np.asarray(control, bool), len(targets))
-    if strata is not None:
-        strata = _one_a_row("strata", strata, len(targets))
-    figures: dict[str, Any] = {"rows": len(targets), "targets": targets.shape[1]}
+    rows = _all_or(rows, targets)
+    figures: dict[str, Any] = {"rows": len(rows), "targets": targets.shape[1]}
+    ranked = rows
     if control is not None:
-        figures["treated_rows"] = int((~control).sum())
-    ranked = slice(None) if control is None else ~control
-    ranked_targets, ranked_probabilities = targets[ranked], probabilities[ranked]
-    losses = log_loss_per_target(ranked_targets, ranked_probabilities)
-    figures |= _log_losses("log_loss", targets, probabilities, control)
-    auroc, precision = rank_metrics(
-        ranked_targets, ranked_probabilities, None if strata is None else strata[ranked]
-    )
+        ranked = rows[~control[rows]]
+        figures["treated_rows"] = len(ranked)
+    losses = log_loss_per_target(targets, probabilities, ranked)
+    figures |= _log_losses("log_loss", targets, probabilities, control, rows, ranked, losses)
+    auroc, precision = rank_metrics(targets, probabilities, strata, rows=ranked)
     defined = ~np.isnan(auroc)
     figures["macro_auroc"] = float(auroc[defined].mean()) if defined.any() else float("nan")
     figures["macro_average_precision"] = float(precision[defined].mean()) if defined.any() else float("nan")
     figures["targets_ranked"] = int(defined.sum())
     if prior is not None:
-        prior = np.broadcast_to(np.asarray(prior, np.float64), targets.shape)
-        figures |= _log_losses("prior_log_loss", targets, prior, control)
+        prior = np.broadcast_to(prior, targets.shape)
+        means = log_loss_per_target(targets, prior, ranked)
+        figures |= _log_losses("prior_log_loss", targets, prior, control, rows, ranked, means)
     if per_target:
-        positives = ranked_targets.sum(0).astype(np.int64)
+        positives = label_sums(targets, ranked).astype(np.int64)
         figures["per_target"] = {
             "positives": positives,
             "log_loss": losses,
@@ -223,12 +273,20 @@ def evaluate(
 
 
 def _log_losses(
-    name: str, targets: np.ndarray, probabilities: np.ndarray, control: np.ndarray | None
+    name: str,
+    targets: np.ndarray,
+    probabilities: np.ndarray,
+    control: np.ndarray | None,
+    rows: np.ndarray,
+    treated: np.ndarray,
+    of_treated: np.ndarray,
 ) -> dict[str, float]:
-    figures = {f"{name}_all": mean_log_loss(targets, zero_controls(probabilities, control))}
-    if control is not None:
-        figures[f"{name}_treated"] = mean_log_loss(targets[~control], probabilities[~control])
-    return figures
+    if control is None:
+        return {f"{name}_all": float(of_treated.mean())}
+    everything = (
+        of_treated if len(treated) == len(rows) else _per_target(targets, probabilities, rows, control)
+    )
+    return {f"{name}_all": float(everything.mean()), f"{name}_treated": float(of_treated.mean())}
 
 
 def _same_shape(targets: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -149,7 +149,8 @@ def fit_parts(signatures: Signatures, config: TabularConfig) -> Parts:
             keep.adapt(values)
         except ValueError:
             continue  # A kind that does not vary over these rows says nothing.
-        raw[kind] = values[:, keep.columns]
+        # Mostly all, and a copy is as large as the table.
+        raw[kind] = values if len(keep.columns) == values.shape[1] else values[:, keep.columns]
         scale = _scaling(config, f"{kind}_scaled")
         scale.adapt(raw[kind])
         symbol = scaled[kind] = _standardised(scale(keep(filled)), kind, config)
@@ -195,8 +196,13 @@ def apply(inputs: keras.KerasTensor, outputs: keras.KerasTensor, values: np.ndar
     """What `outputs` are for [N, F] values of `inputs`, some thousand rows at a time."""
     model = keras.Model(inputs, outputs)
     # predict() would set up a parallel input pipeline, which op determinism takes apart with error messages.
-    blocks = np.array_split(values, max(1, len(values) // 4096))
-    return np.concatenate([model.predict_on_batch(block) for block in blocks])
+    found, done = None, 0
+    for block in np.array_split(values, max(1, len(values) // 4096)):
+        part = model.predict_on_batch(block)
+        found = np.empty((len(values), *part.shape[1:]), part.dtype) if found is None else found
+        found[done : done + len(part)] = part
+        done += len(part)
+    return found
 
 
 def _scaling(config: TabularConfig, name: str) -> keras.layers.Layer:

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.special import expit
 
 from moa_tf.data.schema import Signatures
+from moa_tf.data.storage import whole_groups
 from moa_tf.ensemble.weights import logit
 
 RULES = ("mean-logit", "mean-probability", "max-condition")
@@ -118,8 +119,21 @@ class Consensus:
         return found
 
 
-def consensus(rule: str, probabilities: np.ndarray, drug: np.ndarray, condition: np.ndarray) -> np.ndarray:
-    """[D, T] by `rule` of rows that are all there, drugs in the order of their names."""
-    found = Consensus(rule, probabilities.shape[1])
-    found.add(probabilities, drug, condition)
-    return found.result()[1]
+def consensus(
+    rule: str,
+    probabilities: np.ndarray,
+    drug: np.ndarray,
+    condition: np.ndarray,
+    rows: np.ndarray | None = None,
+) -> np.ndarray:
+    """[D, T] by `rule` of rows that are all there, or of those of them at `rows`; drugs in the order of their names."""
+    rows = np.arange(len(drug)) if rows is None else rows
+    names, number, counts = np.unique(drug[rows].astype(str), return_inverse=True, return_counts=True)
+    order = rows[np.argsort(number, kind="stable")]
+    found = np.empty((len(names), probabilities.shape[1]))
+    # Some drugs at a time, with all of their rows.
+    for group, part in whole_groups(np.append(0, np.cumsum(counts)[:-1]), len(order)):
+        some, few = order[part], Consensus(rule, probabilities.shape[1])
+        few.add(probabilities[some], drug[some], condition[some])
+        found[group] = few.result()[1]
+    return found

@@ -107,6 +107,7 @@ def fit_ranking(
     drug: np.ndarray,
     condition: np.ndarray,
     fold: np.ndarray,
+    rows: np.ndarray | None = None,
 ) -> Ranking:
     """Chooses the rule, calibrates it on drugs, and counts how often its calls were right.
 
@@ -114,29 +115,34 @@ def fit_ranking(
     was fitted on the other folds' drugs; what is kept is fitted on all.
 
     Args:
-        targets: [N, T] labels of the treated rows, 0 or 1.
+        targets: [N, T] labels, 0 or 1.
         probabilities: [N, T] by models that have not seen the row's drug.
         drug: [N] names.
         condition: [N] texts, see `moa_tf.ranking.consensus.conditions`.
         fold: [N] numbers.
+        rows: [M] the treated ones among them; None is all.
     """
-    drugs = by_drug(drug, targets, probabilities)
-    labels, home = drugs.targets, np.asarray(fold)[drugs.first]
-    lists = {rule: consensus(rule, probabilities, drug, condition) for rule in RULES}
-    crossed = {name: _cross_calibrated(labels, values, home) for name, values in lists.items()}
-    losses = {name: mean_log_loss(labels, values) for name, values in crossed.items()}
-    # Of equal ones, as with one signature a drug, the first.
-    rule = min(losses, key=lambda name: (round(losses[name], 9), list(losses).index(name)))
+    rows = np.arange(len(targets)) if rows is None else rows
+    _, first, labels, _ = by_drug(drug, targets, probabilities, rows)
+    home = np.asarray(fold)[rows[first]]
+    losses, rule = {}, RULES[0]
+    for name in RULES:
+        values = consensus(name, probabilities, drug, condition, rows)
+        crossed = _cross_calibrated(labels, values, home)
+        losses[name] = mean_log_loss(labels, crossed)
+        # Of equal ones, as with one signature a drug, the first.
+        if name == rule or round(losses[name], 9) < round(losses[rule], 9):
+            rule, best, calls = name, values, crossed
     # Of one fold alone nothing could be said of what calibrating does.
-    calibration = fit_calibration(labels, lists[rule], "temperature") if len(np.unique(home)) > 1 else None
+    calibration = fit_calibration(labels, best, "temperature") if len(np.unique(home)) > 1 else None
     return Ranking(
         rule,
         calibration,
-        count_bands(labels, crossed[rule]),
+        count_bands(labels, calls),
         {
             "drugs": len(labels),
             "log_loss": {name: float(loss) for name, loss in losses.items()},
-            "reliability": _stated(labels, crossed[rule], home),
+            "reliability": _stated(labels, calls, home),
         },
     )
 
@@ -148,8 +154,8 @@ def count_bands(labels: np.ndarray, probabilities: np.ndarray) -> tuple[Band, ..
     so they are narrow where it counts, and none is of a few calls.
     """
     p, right = probabilities.ravel(), np.asarray(labels).ravel() > 0
+    p, right = p[p >= LEAST], right[p >= LEAST]
     order = np.argsort(-p, kind="stable")
-    order = order[p[order] >= LEAST]
     p, right = p[order], right[order]
     if len(p) < CALLS:
         return ()

@@ -20,12 +20,13 @@ from moa_tf.data.fingerprint import fingerprint_names
 from moa_tf.data.folds import assign_folds
 from moa_tf.data.groups import find_groups, remarks
 from moa_tf.data.schema import SPLITS, Dataset
+from moa_tf.data.storage import blocks
 from moa_tf.training import backends
 from moa_tf.training.cost import measured, total
 from moa_tf.training.fold import ALL, Fold, check_fold, make_fold
 from moa_tf.training.learner import Learner
 from moa_tf.training.reporter import Reporter
-from moa_tf.training.run import FoldParts, Run, save, write_text
+from moa_tf.training.run import FoldParts, Part, Run, save, write_text
 from moa_tf.training.scoring import score
 
 _SHARED = LARGEST_SEED
@@ -202,7 +203,7 @@ class _Training:
         results = []
         for seed, (part, whole) in enumerate(zip(state.parts.members, state.members, strict=True)):
             if whole:
-                predicted = np.load(part.directory / "predictions.npy", allow_pickle=False)
+                predicted = _predictions(part)
                 history = json.loads((part.directory / "history.json").read_text(encoding="utf-8"))
             else:
                 with measured(part.directory, self.learner.writes):
@@ -216,7 +217,7 @@ class _Training:
                         self.reporter,
                     )
                 if self.learner.writes:
-                    _keep(part, predicted, history)
+                    predicted = _keep(part, predicted, history)
             results.append((predicted, history))
         self.results[fold.name] = results
 
@@ -245,12 +246,18 @@ class _Training:
         return int(np.random.SeedSequence([self.validation.seed, number, part]).generate_state(1)[0] >> 1)
 
 
-def _keep(part: Any, predicted: np.ndarray, history: dict[str, Any]) -> None:
+def _keep(part: Part, predicted: np.ndarray, history: dict[str, Any]) -> np.ndarray:
+    """Saves a member's predictions and history, and gives the former as they lie on the disk."""
     directory = part.directory
     save(directory / "predictions.npy", lambda name: np.save(name, predicted, allow_pickle=False))
     write_text(directory / "history.json", history)
     part.seal()
     (directory / "checkpoint.npz").unlink(missing_ok=True)
+    return _predictions(part)
+
+
+def _predictions(part: Part) -> np.ndarray:
+    return np.load(part.directory / "predictions.npy", mmap_mode="r", allow_pickle=False)
 
 
 def _score_results(
@@ -262,16 +269,22 @@ def _score_results(
     caveat: str,
 ) -> dict[str, Any]:
     """Scores the folds that there are results of."""
-    predicted = np.zeros(dataset.targets.shape, np.float32)
-    prior = np.zeros(dataset.targets.shape, np.float32)
+    control = dataset.signatures.control
+    predicted, prior = (dataset.storage.empty(dataset.targets.shape, np.float32) for _ in range(2))
     fold_of_row = np.full(len(dataset), -1, np.int32)
     names = sorted(name for name in results if name != ALL)
     for name in names:
         fold = folds[name]
-        # The mean is the ensemble's prediction.
-        predicted[fold.held_out] = np.mean([block for block, _ in results[name]], axis=0, dtype=np.float64)
         fold_of_row[fold.held_out] = name
-        prior[fold.held_out] = fold.prior
+        for part in blocks(len(fold.held_out)):
+            rows, members = fold.held_out[part], [values[part] for values, _ in results[name]]
+            # The mean is the ensemble's prediction.
+            predicted[rows] = np.mean(members, axis=0, dtype=np.float64)
+            predicted[rows[control[rows]]] = 0
+            prior[rows] = fold.prior
+    for part in blocks(len(dataset)):
+        rows = np.arange(part.start, part.stop)[fold_of_row[part] < 0]
+        predicted[rows] = prior[rows] = 0
     chosen = {name: _chosen(results[name]) for name in names}
     cost = {**total(_directories(run)), "parameters": _parameters(results)}
     return score(dataset, validation, run, predicted, fold_of_row, prior, caveat, chosen, more={"cost": cost})
@@ -306,10 +319,11 @@ def with_shuffled_labels(dataset: Dataset, seed: int) -> Dataset:
     other = np.random.default_rng(seed).permutation(len(first))
     source = treated[first[other]][drug]
 
+    of_row = np.arange(len(dataset))
+    of_row[treated] = source
+
     def shuffled(labels: np.ndarray) -> np.ndarray:
-        labels = labels.copy()
-        labels[treated] = labels[source]
-        return labels
+        return dataset.storage.take(labels, of_row)
 
     # Both kinds from the same drug: what the scored ones have to do with the nonscored stays, and so would a leak.
     nonscored = None if dataset.nonscored is None else shuffled(dataset.nonscored)

@@ -94,7 +94,10 @@ def inner_folds(fold: Fold, dataset: Dataset, folds: int, seed: int) -> list[Fol
     folds = min(folds, len(np.unique(fold.unit[~control])))
     if folds < 2:
         return []
-    number = assign_folds(dataset.targets[fold.train], fold.unit, "drug", folds, seed, control=control)
+    labels = np.empty((len(fold.train), dataset.targets.shape[1]), bool)
+    for part in blocks(len(labels)):
+        labels[part] = dataset.targets[fold.train[part]] > 0
+    number = assign_folds(labels, fold.unit, "drug", folds, seed, control=control)
     inner = []
     for k in range(folds):
         train, held_out = fold.train[number != k], fold.train[number == k]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from moa_tf.atomic import to_plain
 from moa_tf.data.groups import count_groups
 from moa_tf.data.schema import SPLITS, Dataset
+from moa_tf.data.storage import blocks
 from moa_tf.evaluation.calibration import excess_per_row, expected_calibration_error, reliability
 from moa_tf.evaluation.intervals import bootstrap, interval
 from moa_tf.evaluation.metrics import evaluate, zero_controls
@@ -25,6 +29,9 @@ FIGURES = {
     "macro_average_precision": "macro_average_precision",
 }
 """What models are compared by: the name that `bootstrap` gives it -> the name in the metrics."""
+
+ROW_GROUP = 1 << 16
+"""Rows of the out-of-fold table that are written at once."""
 
 if TYPE_CHECKING:
     from moa_tf.training.cross_validation import Validation
@@ -60,34 +67,33 @@ def score(
         What `metrics.json` holds, see `cross_validate`. With `rival`, `difference` gives for each of `FIGURES` how far
         it is above the rival's: [value, low, high], the interval over the same draws of drugs.
     """
-    control = dataset.signatures.control
+    control, targets = dataset.signatures.control, dataset.targets
     predicted = zero_controls(predicted, control)
-    scored = fold_of_row >= 0
-    names = sorted(set(fold_of_row[scored].tolist()))
-    table = pd.DataFrame(predicted[scored], columns=list(dataset.target_names))
-    table.insert(0, "fold", fold_of_row[scored])
-    table.insert(0, "sig_id", dataset.signatures.sig_id[scored])
-    save(run.directory / "oof.parquet", lambda name: table.to_parquet(name, index=False))
+    scored = np.flatnonzero(fold_of_row >= 0)
+    names = np.unique(fold_of_row[scored]).tolist()
+    save(
+        run.directory / "oof.parquet",
+        lambda name: _write_table(name, dataset, scored, fold_of_row, predicted),
+    )
 
     def figures(
         rows: np.ndarray, probabilities: np.ndarray = predicted, per_target: bool = False
     ) -> dict[str, Any]:
         return evaluate(
-            dataset.targets[rows],
-            probabilities[rows],
-            control[rows],
-            prior=prior[rows],
-            strata=fold_of_row[rows],
+            targets,
+            probabilities,
+            control,
+            prior=prior,
+            strata=fold_of_row,
+            rows=rows,
             per_target=per_target,
         )
 
-    judged = scored & ~control
+    judged = scored[~control[scored]]
     drug = dataset.signatures.sig_id if dataset.drug_id is None else dataset.drug_id
 
     def draw(probabilities: np.ndarray) -> dict[str, np.ndarray]:
-        return bootstrap(
-            dataset.targets[judged], probabilities[judged], drug[judged], strata=fold_of_row[judged]
-        )
+        return bootstrap(targets, probabilities, drug, strata=fold_of_row, rows=judged)
 
     samples, overall = draw(predicted), figures(scored, per_target=True)
     of_target = overall.pop("per_target")
@@ -96,9 +102,7 @@ def score(
             **overall,
             "drugs": len(set(drug[judged].tolist())),
             "calibration_error": float(
-                expected_calibration_error(
-                    excess_per_row(dataset.targets[judged], predicted[judged]).mean(axis=0)
-                )
+                expected_calibration_error(excess_per_row(targets, predicted, judged).mean(axis=0))
             ),
             "intervals": {
                 name: list(interval(values, overall[FIGURES[name]])) for name, values in samples.items()
@@ -107,18 +111,18 @@ def score(
         "folds": [
             {
                 "fold": name,
-                **figures(fold_of_row == name),
+                **figures(np.flatnonzero(fold_of_row == name)),
                 **({"chosen": chosen[name]} if chosen.get(name) else {}),
             }
             for name in names
         ],
         "reliability": {
             name: values.tolist()
-            for name, values in reliability(dataset.targets[judged], predicted[judged])._asdict().items()
+            for name, values in reliability(targets, predicted, judged)._asdict().items()
         },
         "mechanisms": {
             "name": list(dataset.target_names),
-            "drugs": [len(set(drug[judged][column > 0].tolist())) for column in dataset.targets[judged].T],
+            "drugs": _count_drugs(targets, drug, judged),
             **{name: to_plain(of_target[name]) for name in ("auroc", "average_precision")},
         },
         "folds_planned": validation.folds,
@@ -140,14 +144,35 @@ def score(
             ends = interval(samples[name] - others[name], difference)
             metrics["difference"][figure] = [difference, *ends]
     metrics |= more
-    if judged.any():
-        ranking = fit_ranking(
-            dataset.targets[judged],
-            predicted[judged],
-            drug[judged],
-            conditions(dataset.signatures)[judged],
-            fold_of_row[judged],
-        )
+    if len(judged):
+        condition = conditions(dataset.signatures)
+        ranking = fit_ranking(targets, predicted, drug, condition, fold_of_row, judged)
         write_text(run.directory / RANKING, ranking.to_dict())
     write_text(run.directory / "metrics.json", metrics)
     return metrics
+
+
+def _write_table(
+    path: str, dataset: Dataset, rows: np.ndarray, fold_of_row: np.ndarray, predicted: np.ndarray
+) -> None:
+    with ExitStack() as stack:
+        writer = None
+        for part in blocks(len(rows), ROW_GROUP):
+            some = rows[part]
+            frame = pd.DataFrame(predicted[some], columns=list(dataset.target_names))
+            frame.insert(0, "fold", fold_of_row[some])
+            frame.insert(0, "sig_id", dataset.signatures.sig_id[some])
+            table = pa.Table.from_pandas(frame, preserve_index=False)
+            writer = writer or stack.enter_context(pq.ParquetWriter(path, table.schema))
+            writer.write_table(table)
+
+
+def _count_drugs(targets: np.ndarray, drug: np.ndarray, rows: np.ndarray) -> list[int]:
+    """[T] how many drugs have a positive among `rows`."""
+    names, number = np.unique(drug[rows].astype(str), return_inverse=True)
+    pairs = [np.zeros(0, np.int64)]
+    for part in blocks(len(rows)):
+        place, target = np.nonzero(targets[rows[part]])
+        pairs.append(np.unique(target * len(names) + number[part][place]))
+    found = np.unique(np.concatenate(pairs)) // max(len(names), 1)
+    return np.bincount(found, minlength=targets.shape[1]).tolist()

@@ -34,7 +34,7 @@ def test_certain_probabilities_are_clipped_in_float64(dtype):
 
 
 def test_log_loss_equals_scikit_learn_per_column(monkeypatch):
-    monkeypatch.setattr("moa_tf.evaluation.metrics.BLOCK", 7)  # several blocks and a rest
+    monkeypatch.setattr("moa_tf.data.storage.BLOCK", 7)  # several blocks and a rest
     rng = np.random.default_rng(0)
     targets = (rng.random((50, 4)) < 0.3).astype(np.float32)
     probabilities = rng.random((50, 4)).astype(np.float32)
@@ -161,7 +161,7 @@ def test_weights_that_leave_a_label_out_are_as_if_it_were_not_there():
 
 
 def test_log_loss_of_rows_by_hand(monkeypatch):
-    monkeypatch.setattr("moa_tf.evaluation.metrics.BLOCK", 2)
+    monkeypatch.setattr("moa_tf.data.storage.BLOCK", 2)
     targets = np.array([[1, 0], [0, 0], [0, 1]])
     probabilities = np.array([[0.5, 0.25], [0.25, 0.5], [1, 1]], np.float32)
     expected = [-(math.log(0.5) + math.log(0.75)) / 2] * 2 + [-math.log(1e-15) / 2]
