@@ -54,6 +54,15 @@ def reliability(
     return Reliability(count[there], stated[there] / count[there], observed[there] / count[there])
 
 
+def brier_per_row(targets: np.ndarray, probabilities: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """[M] mean over targets of each of the `rows`' squared differences."""
+    found = np.empty(len(rows))
+    for part in blocks(len(rows)):
+        differences = probabilities[rows[part]].astype(np.float64) - targets[rows[part]]
+        found[part] = np.square(differences).mean(axis=1)
+    return found
+
+
 def excess_per_row(
     targets: np.ndarray, probabilities: np.ndarray, rows: np.ndarray | None = None
 ) -> np.ndarray:

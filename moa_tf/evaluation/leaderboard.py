@@ -10,7 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from moa_tf.evaluation.calibration import excess_per_row, expected_calibration_error, reliability
+from moa_tf.data.prior import label_sums
+from moa_tf.evaluation.calibration import (
+    brier_per_row,
+    excess_per_row,
+    expected_calibration_error,
+    reliability,
+)
 from moa_tf.evaluation.drugs import average_precision, by_drug, enrichment, permutation_p_value, precision_at
 from moa_tf.evaluation.intervals import bootstrap, bootstrap_means, interval
 from moa_tf.evaluation.metrics import evaluate
@@ -93,26 +99,25 @@ def leaderboard(
         `difference` a − b with its interval `low` and `high`. `mechanisms`: names, and numbers of rows and of drugs.
         `prior_log_loss_treated`; numbers of `rows`, `treated_rows` and `drugs`.
     """
-    judged = ~rows.control
-    drug, fold, targets = rows.drug[judged], rows.fold[judged], rows.targets[judged]
+    judged = np.flatnonzero(~rows.control)
     models, draws = [], {}
     for entry in entries:
         figures, draws[entry.name] = _judge(rows, entry, judged, replicates, permutations, seed)
         models.append(figures)
     models.sort(key=lambda model: model["log_loss_treated"])
-    per_drug = by_drug(drug, targets, targets).targets
+    per_drug = by_drug(rows.drug, rows.targets, rows.targets, judged).targets
     return {
         "rows": len(rows.targets),
-        "treated_rows": int(judged.sum()),
+        "treated_rows": len(judged),
         "drugs": len(per_drug),
-        "folds": len(np.unique(fold)),
+        "folds": len(np.unique(rows.fold[judged])),
         "replicates": replicates,
         "prior_log_loss_treated": evaluate(rows.targets, rows.prior, rows.control)["log_loss_treated"],
         "models": models,
         "pairs": [_difference(a, b, draws) for a, b in combinations(models, 2)],
         "mechanisms": {
             "name": list(rows.names),
-            "rows": targets.sum(axis=0).astype(int),
+            "rows": label_sums(rows.targets, judged).astype(int),
             "drugs": per_drug.sum(axis=0).astype(int),
         },
     }
@@ -121,20 +126,19 @@ def leaderboard(
 def _judge(
     rows: Rows, entry: Entry, judged: np.ndarray, replicates: int, permutations: int, seed: int
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    drug, fold, targets = rows.drug[judged], rows.fold[judged], rows.targets[judged]
-    predicted = entry.probabilities[judged]
-    all_rows = evaluate(rows.targets, entry.probabilities, rows.control, strata=rows.fold, per_target=True)
-    drugs = by_drug(drug, targets, predicted)
+    drug, fold, targets, predicted = rows.drug, rows.fold, rows.targets, entry.probabilities
+    all_rows = evaluate(targets, predicted, rows.control, strata=fold, per_target=True)
+    drugs = by_drug(drug, targets, predicted, judged)
     # What is of a drug stands in its first row.
-    of_drug = np.full((len(drug), 3), np.nan)
+    of_drug = np.full((len(judged), 3), np.nan)
     of_drug[drugs.first] = np.stack(
         [precision_at(drugs, 1), precision_at(drugs, 5), average_precision(drugs)], axis=1
     )
-    of_row = np.square(predicted.astype(np.float64) - targets).mean(axis=1)
-    excess = excess_per_row(targets, predicted)
+    of_row = brier_per_row(targets, predicted, judged)
+    excess = excess_per_row(targets, predicted, judged)
     values = np.column_stack([of_drug, of_row, excess])
-    means = bootstrap_means(values, drug, fold, replicates=replicates, seed=seed)
-    ranks = bootstrap(targets, predicted, drug, fold, replicates=replicates, seed=seed)
+    means = bootstrap_means(values, drug[judged], fold[judged], replicates=replicates, seed=seed)
+    ranks = bootstrap(targets, predicted, drug, fold, rows=judged, replicates=replicates, seed=seed)
     draws = dict(
         zip(
             FIGURES, [*ranks.values(), *means[:, :4].T, expected_calibration_error(means[:, 4:])], strict=True
@@ -148,7 +152,7 @@ def _judge(
         "brier": of_row.mean(),
         "calibration_error": expected_calibration_error(excess.mean(axis=0)),
     }
-    strata = fold[drugs.first]
+    strata = fold[judged][drugs.first]
     return {
         "name": entry.name,
         "kind": entry.kind,
@@ -159,7 +163,7 @@ def _judge(
         "permutation_p_value": permutation_p_value(drugs, strata, permutations=permutations, seed=seed),
         "targets_ranked": all_rows["targets_ranked"],
         "intervals": {name: list(interval(values, figures[name])) for name, values in draws.items()},
-        "reliability": reliability(targets, predicted)._asdict(),
+        "reliability": reliability(targets, predicted, judged)._asdict(),
         "mechanisms": {
             **{name: all_rows["per_target"][name] for name in ("log_loss", "auroc", "average_precision")},
             "enrichment": enrichment(drugs),

@@ -37,6 +37,8 @@ class BaselineLearner(Learner):
         writes: whether this process writes the run, see `Learner`.
     """
 
+    copies = True
+
     def __init__(self, baseline: Baseline, config: BaselineConfig | None = None, writes: bool = True) -> None:
         self.baseline, self.config = baseline, config or baseline.config
         self.name, self.writes = baseline.name, writes

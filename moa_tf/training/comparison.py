@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from moa_tf.data.fingerprint import fingerprint_dataset
 from moa_tf.data.schema import Dataset
+from moa_tf.data.storage import BLOCK, blocks
 from moa_tf.errors import InputError
 from moa_tf.evaluation.leaderboard import Entry, Rows
 from moa_tf.training.cross_validation import Validation, cross_validate, make_folds
@@ -110,37 +112,45 @@ def read_rows(
     """
     folds = make_folds(dataset, validation, False)
     fold_of_row = np.full(len(dataset), -1, np.int32)
-    prior = np.zeros(dataset.targets.shape)
+    priors = np.zeros((len(folds), dataset.targets.shape[1]))
     for number, fold in folds.items():
-        fold_of_row[fold.held_out], prior[fold.held_out] = number, fold.prior
+        fold_of_row[fold.held_out], priors[number] = number, fold.prior
     position = pd.Index(dataset.signatures.sig_id)
     there = np.ones(len(dataset), bool)
     predicted = []
     for directory in directories:
-        table = _read(directory / "oof.parquet", dataset.target_names)
-        place = position.get_indexer(table["sig_id"])
-        if (place < 0).any() or (fold_of_row[place] != table["fold"]).any():
-            raise InputError(
-                f"{directory / 'oof.parquet'}: of other rows or folds, expected those of {dataset.source}"
-            )
-        values = np.zeros(dataset.targets.shape, np.float32)
-        values[place] = table[list(dataset.target_names)].to_numpy(np.float32)
+        values = dataset.storage.empty(dataset.targets.shape, np.float32)
         own = np.zeros(len(dataset), bool)
-        own[place] = True
+        for table in _read(directory / "oof.parquet", dataset.target_names):
+            place = position.get_indexer(table["sig_id"])
+            if (place < 0).any() or (fold_of_row[place] != table["fold"]).any():
+                raise InputError(
+                    f"{directory / 'oof.parquet'}: of other rows or folds, expected those of {dataset.source}"
+                )
+            values[place] = table[list(dataset.target_names)].to_numpy(np.float32)
+            own[place] = True
         there &= own
         predicted.append(values)
     if not there.any():
         raise InputError("the runs have predicted no row in common, expected the same folds of all")
     drug = dataset.signatures.sig_id if dataset.drug_id is None else dataset.drug_id
+    found = np.flatnonzero(there)
+
+    def at(values: np.ndarray) -> np.ndarray:
+        return values if there.all() else dataset.storage.take(values, found)
+
+    prior = dataset.storage.empty((len(found), priors.shape[1]), np.float64)
+    for part in blocks(len(found)):
+        prior[part] = priors[fold_of_row[found[part]]]
     rows = Rows(
-        dataset.targets[there],
+        at(dataset.targets),
         dataset.target_names,
-        dataset.signatures.control[there],
-        drug[there].astype(str),
-        fold_of_row[there],
-        prior[there],
+        dataset.signatures.control[found],
+        drug[found].astype(str),
+        fold_of_row[found],
+        prior,
     )
-    return rows, [values[there] for values in predicted]
+    return rows, [at(values) for values in predicted]
 
 
 def entry(learner: Learner, metrics: dict[str, Any], probabilities: np.ndarray) -> Entry:
@@ -148,11 +158,15 @@ def entry(learner: Learner, metrics: dict[str, Any], probabilities: np.ndarray) 
     return Entry(learner.name, learner.kind, probabilities, metrics["cost"], learner.caveat)
 
 
-def _read(path: Path, names: Sequence[str]) -> pd.DataFrame:
+def _read(path: Path, names: Sequence[str]) -> Iterator[pd.DataFrame]:
+    """The out-of-fold table, some rows at a time."""
     try:
-        table = pd.read_parquet(path)
+        with pq.ParquetFile(path) as file:
+            if file.schema_arrow.names != ["sig_id", "fold", *names]:
+                raise InputError(f"{path}: other columns than sig_id, fold and the {len(names)} targets")
+            for batch in file.iter_batches(BLOCK):
+                yield batch.to_pandas()
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
-    if list(table.columns) != ["sig_id", "fold", *names]:
-        raise InputError(f"{path}: other columns than sig_id, fold and the {len(names)} targets")
-    return table

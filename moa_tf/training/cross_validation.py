@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import platform
-from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -20,14 +19,14 @@ from moa_tf.data.fingerprint import fingerprint_names
 from moa_tf.data.folds import assign_folds
 from moa_tf.data.groups import find_groups, remarks
 from moa_tf.data.schema import SPLITS, Dataset
-from moa_tf.data.storage import blocks
+from moa_tf.data.storage import gigabytes
 from moa_tf.training import backends
-from moa_tf.training.cost import measured, total
+from moa_tf.training.cost import measured
 from moa_tf.training.fold import ALL, Fold, check_fold, make_fold
 from moa_tf.training.learner import Learner
 from moa_tf.training.reporter import Reporter
 from moa_tf.training.run import FoldParts, Part, Run, save, write_text
-from moa_tf.training.scoring import score
+from moa_tf.training.scoring import score_members
 
 _SHARED = LARGEST_SEED
 """Stands in a stream's key where a member's number would: what a fold's members share has a stream of its own."""
@@ -103,7 +102,7 @@ def cross_validate(
     if validation.shuffle_labels:
         dataset = with_shuffled_labels(dataset, validation.seed)
     folds = make_folds(dataset, validation, learner.train_on_controls)
-    for line in [*remarks(dataset, validation.split), *learner.remarks]:
+    for line in [*remarks(dataset, validation.split), *learner.remarks, *_copies(dataset, learner)]:
         reporter.message(line)
     nothing = np.zeros(len(dataset), bool)
     unit = _units(dataset, validation.split)
@@ -138,7 +137,17 @@ def cross_validate(
                 training.fold(every[ALL], state)
         if not learner.writes:
             return {}
-        return _score_results(dataset, validation, run, folds, training.results, learner.caveat)
+        return score_members(dataset, validation, run, folds, training.results, learner.caveat)
+
+
+def _copies(dataset: Dataset, learner: Learner) -> list[str]:
+    if not (learner.copies and dataset.storage.on_disk):
+        return []
+    size = 4 * len(dataset) * (len(dataset.signatures.spec.features) + dataset.targets.shape[1])
+    return [
+        f"{learner.name}: is fitted on copies of its training rows, so it needs memory all the same, at least some "
+        f"{gigabytes(size)}"
+    ]
 
 
 def make_folds(dataset: Dataset, validation: Validation, train_on_controls: bool) -> dict[int, Fold]:
@@ -197,6 +206,8 @@ class _Training:
 
     def fold(self, fold: Fold, state: _State) -> None:
         """Fits the fold's missing members; keeps each one's predictions [V, T] and history."""
+        # The last fold's models refer to one another, and so hold its features until they are looked for.
+        gc.collect()
         prepared = None
         if state.missing or not state.shared:
             prepared = self._prepare(fold, state)
@@ -258,55 +269,6 @@ def _keep(part: Part, predicted: np.ndarray, history: dict[str, Any]) -> np.ndar
 
 def _predictions(part: Part) -> np.ndarray:
     return np.load(part.directory / "predictions.npy", mmap_mode="r", allow_pickle=False)
-
-
-def _score_results(
-    dataset: Dataset,
-    validation: Validation,
-    run: Run,
-    folds: dict[int, Fold],
-    results: dict[int | str, list[tuple[np.ndarray, dict[str, Any]]]],
-    caveat: str,
-) -> dict[str, Any]:
-    """Scores the folds that there are results of."""
-    control = dataset.signatures.control
-    predicted, prior = (dataset.storage.empty(dataset.targets.shape, np.float32) for _ in range(2))
-    fold_of_row = np.full(len(dataset), -1, np.int32)
-    names = sorted(name for name in results if name != ALL)
-    for name in names:
-        fold = folds[name]
-        fold_of_row[fold.held_out] = name
-        for part in blocks(len(fold.held_out)):
-            rows, members = fold.held_out[part], [values[part] for values, _ in results[name]]
-            # The mean is the ensemble's prediction.
-            predicted[rows] = np.mean(members, axis=0, dtype=np.float64)
-            predicted[rows[control[rows]]] = 0
-            prior[rows] = fold.prior
-    for part in blocks(len(dataset)):
-        rows = np.arange(part.start, part.stop)[fold_of_row[part] < 0]
-        predicted[rows] = prior[rows] = 0
-    chosen = {name: _chosen(results[name]) for name in names}
-    cost = {**total(_directories(run)), "parameters": _parameters(results)}
-    return score(dataset, validation, run, predicted, fold_of_row, prior, caveat, chosen, more={"cost": cost})
-
-
-def _directories(run: Run) -> Iterator[Path]:
-    """Where the parts of the folds, and what their members share, are kept."""
-    for fold in run.parts():
-        if fold.name != ALL:
-            directories = [member.directory for member in fold.members]
-            yield from (directories[0].parent, *directories)
-
-
-def _parameters(results: dict[int | str, list[tuple[np.ndarray, dict[str, Any]]]]) -> int | None:
-    """The most that one member has, where the learner counts them."""
-    counts = [history.get("parameters") for several in results.values() for _, history in several]
-    return max((count for count in counts if count is not None), default=None)
-
-
-def _chosen(results: list[tuple[np.ndarray, dict[str, Any]]]) -> list[Any]:
-    """What the fold's members chose inside it."""
-    return [history["chosen"] for _, history in results if history.get("chosen")]
 
 
 def with_shuffled_labels(dataset: Dataset, seed: int) -> Dataset:

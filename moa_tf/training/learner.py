@@ -28,6 +28,7 @@ class Learner(ABC):
         kind: `shallow` or `deep`, for whoever draws them beside one another.
         caveat: what a reader of the figures must know; goes with them.
         remarks: lines for the user before training.
+        copies: whether it is fitted on copies of its training rows in memory, wherever the tables are kept.
         writes: whether this process writes the run. Others of several workers only compute.
     """
 
@@ -38,6 +39,7 @@ class Learner(ABC):
     kind: str = "shallow"
     caveat: str = ""
     remarks: tuple[str, ...] = ()
+    copies: bool = False
     writes: bool = True
 
     @abstractmethod

@@ -96,6 +96,8 @@ class NetworkLearner(Learner):
         self.shared = (*self.shared, *(file for file, there in kept.items() if there))
         self.name = family.name
         self.kind = "deep" if family.solve is None else "shallow"
+        # A batch at a time is what training in epochs reads.
+        self.copies = family.solve is not None or pretrain == "features" or bool(stack)
         self.writes = placement.chief
         self.train_on_controls = hyperparameters.recipe.train_on_controls
         if hyperparameters.recipe.steer == "scored" and hyperparameters.recipe.steered:

@@ -20,8 +20,9 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from moa_tf.data.prior import prior
+from moa_tf.data.prior import label_sums, prior
 from moa_tf.data.schema import Dataset
+from moa_tf.data.storage import blocks
 from moa_tf.errors import InputError
 from moa_tf.training.choice import Choice
 from moa_tf.training.fold import Fold, inner_folds
@@ -49,19 +50,21 @@ def as_task(dataset: Dataset, fold: Fold) -> tuple[Dataset, Fold]:
             f"nonscored: {dataset.source or 'the data'} has no train_targets_nonscored, expected such a table"
         )
     treated = fold.train[~dataset.signatures.control[fold.train]]
-    found = np.flatnonzero(dataset.nonscored[treated].any(axis=0))
+    found = np.flatnonzero(label_sums(dataset.nonscored, treated))
     if not len(found):
         raise InputError(
             f"nonscored: none of the {dataset.nonscored.shape[1]} targets has a positive in the {len(treated)} treated "
             "training rows"
         )
-    targets = dataset.nonscored[:, found]
-    if len(found) == dataset.targets.shape[1]:
-        targets = np.pad(targets, ((0, 0), (0, 1)))
+    columns = len(found) + (len(found) == dataset.targets.shape[1])
+    targets = dataset.storage.empty((len(dataset), columns), np.float32)
+    for part in blocks(len(dataset)):
+        targets[part, : len(found)] = dataset.nonscored[part][:, found]
+        targets[part, len(found) :] = 0
     task = dataclasses.replace(
         dataset, targets=targets, target_names=tuple(f"nonscored-{j}" for j in range(targets.shape[1]))
     )
-    return task, dataclasses.replace(fold, prior=prior(targets[treated]))
+    return task, dataclasses.replace(fold, prior=prior(targets, treated))
 
 
 Choose = Callable[[Dataset, NetworkData, Path], Choice]
@@ -108,7 +111,7 @@ class FirstStage:
         if path.exists():
             return keras.saving.load_model(path, compile=False)
         treated = fold.train[~self.dataset.signatures.control[fold.train]]
-        own = dataclasses.replace(fold, prior=prior(self.dataset.targets[treated]))
+        own = dataclasses.replace(fold, prior=prior(self.dataset.targets, treated))
         checkpoint = path.with_suffix(".npz")
         network = self.fit(self.dataset, dataclasses.replace(self.data, fold=own), self.choice, checkpoint)
         save(path, network.save)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ from moa_tf.evaluation.intervals import bootstrap, interval
 from moa_tf.evaluation.metrics import evaluate, zero_controls
 from moa_tf.ranking.consensus import conditions
 from moa_tf.ranking.ranking import fit_ranking
+from moa_tf.training.cost import total
+from moa_tf.training.fold import ALL, Fold
 from moa_tf.training.run import RANKING, Run, save, write_text
 
 FIGURES = {
@@ -150,6 +153,55 @@ def score(
         write_text(run.directory / RANKING, ranking.to_dict())
     write_text(run.directory / "metrics.json", metrics)
     return metrics
+
+
+def score_members(
+    dataset: Dataset,
+    validation: Validation,
+    run: Run,
+    folds: dict[int, Fold],
+    results: dict[int | str, list[tuple[np.ndarray, dict[str, Any]]]],
+    caveat: str,
+) -> dict[str, Any]:
+    """Scores the folds that there are results of."""
+    control = dataset.signatures.control
+    predicted, prior = (dataset.storage.empty(dataset.targets.shape, np.float32) for _ in range(2))
+    fold_of_row = np.full(len(dataset), -1, np.int32)
+    names = sorted(name for name in results if name != ALL)
+    for name in names:
+        fold = folds[name]
+        fold_of_row[fold.held_out] = name
+        for part in blocks(len(fold.held_out)):
+            rows, members = fold.held_out[part], [values[part] for values, _ in results[name]]
+            # The mean is the ensemble's prediction.
+            predicted[rows] = np.mean(members, axis=0, dtype=np.float64)
+            predicted[rows[control[rows]]] = 0
+            prior[rows] = fold.prior
+    for part in blocks(len(dataset)):
+        rows = np.arange(part.start, part.stop)[fold_of_row[part] < 0]
+        predicted[rows] = prior[rows] = 0
+    chosen = {name: _chosen(results[name]) for name in names}
+    cost = {**total(_directories(run)), "parameters": _parameters(results)}
+    return score(dataset, validation, run, predicted, fold_of_row, prior, caveat, chosen, more={"cost": cost})
+
+
+def _directories(run: Run) -> Iterator[Path]:
+    """Where the parts of the folds, and what their members share, are kept."""
+    for fold in run.parts():
+        if fold.name != ALL:
+            directories = [member.directory for member in fold.members]
+            yield from (directories[0].parent, *directories)
+
+
+def _parameters(results: dict[int | str, list[tuple[np.ndarray, dict[str, Any]]]]) -> int | None:
+    """The most that one member has, where the learner counts them."""
+    counts = [history.get("parameters") for several in results.values() for _, history in several]
+    return max((count for count in counts if count is not None), default=None)
+
+
+def _chosen(results: list[tuple[np.ndarray, dict[str, Any]]]) -> list[Any]:
+    """What the fold's members chose inside it."""
+    return [history["chosen"] for _, history in results if history.get("chosen")]
 
 
 def _write_table(
