@@ -77,13 +77,13 @@ def choose_storage(choice: str, directory: Path, scratch: Path, tell: Callable[[
     if choice == "auto" and (free is None or size.bytes <= free / 2):
         return Memory()
     scratch = next(folder for folder in (scratch, *scratch.absolute().parents) if folder.is_dir())
-    what = f"{size.rows:,} signatures, their features and predictions"
+    what = f"about {size.rows:,} signatures, their features and predictions"
     why = (
         ""
         if choice == "disk"
         else f": {gigabytes(free or 0)} of memory are free (else give --storage memory)"
     )
-    tell(f"{directory}: {gigabytes(size.bytes)} of {what} are kept on disk, in {scratch}{why}")
     disk = Disk(scratch)
     disk.require(size.bytes, what)
+    tell(f"{directory}: {gigabytes(size.bytes)} of {what} are kept on disk, in {scratch}{why}")
     return disk

@@ -228,20 +228,32 @@ def test_data_that_is_not_there(call, tmp_path):
     assert "Traceback" not in err
 
 
+def test_too_little_disk_is_one_line_before_anything_is_read(call, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(100, 90, 10))
+    code, _, err = call("train", "--data", data, "--storage", "disk", "--out", "runs/r")
+    assert code == 2
+    errors = [line for line in err.splitlines() if line.lower().startswith("error: ")]
+    assert len(errors) == 1
+    assert (
+        "signatures, their features and predictions, and 0.0 GB are free; expected more, an --out on" in err
+    )
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.slow
 def test_killed_at_any_moment_resume_ends_as_without_the_kill(data, tmp_path):
     # Epochs enough that the kill comes in the middle of a fold.
     arguments = ["train", "--data", data, "--folds", 3, "--export", tmp_path / "models", "--set", "hidden=16"]
     arguments += ["--epochs", 60, "--batch-size", 64]
     assert moa_tf(*arguments, "--out", tmp_path / "whole").wait(600) == 0
-    out = tmp_path / "killed"
+    out, from_disk = tmp_path / "killed", [*arguments, "--storage", "disk"]
     for part in (
         "run.json",
         "fold-0/preprocessing.keras",
         "fold-1/preprocessing.keras",
         "fold-2/seed-0/network.keras",
     ):
-        process = moa_tf(*arguments, "--out", out, *(["--resume"] if out.exists() else []))
+        process = moa_tf(*from_disk, "--out", out, *(["--resume"] if out.exists() else []))
         deadline = time.monotonic() + 300
         while not (out / part).exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -250,7 +262,7 @@ def test_killed_at_any_moment_resume_ends_as_without_the_kill(data, tmp_path):
         process.wait()
         finished = [path.stat().st_mtime_ns for path in sorted(out.glob("fold-*/seed-0/finished.json"))]
     assert finished
-    assert moa_tf(*arguments, "--out", out, "--resume").wait(600) == 0
+    assert moa_tf(*from_disk, "--out", out, "--resume").wait(600) == 0
     after = [path.stat().st_mtime_ns for path in sorted(out.glob("fold-*/seed-0/finished.json"))]
     assert after[: len(finished)] == finished
     pd.testing.assert_frame_equal(

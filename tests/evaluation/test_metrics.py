@@ -4,6 +4,10 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
+from moa_tf.data import storage
+from moa_tf.evaluation import metrics
+from moa_tf.evaluation.calibration import excess_per_row, reliability
+from moa_tf.evaluation.intervals import bootstrap
 from moa_tf.evaluation.metrics import (
     evaluate,
     log_loss_per_row,
@@ -258,3 +262,35 @@ def test_shapes_that_differ_are_refused():
         rank_metrics(np.zeros((3, 2)), np.zeros((3, 2)), np.zeros(2))
     with pytest.raises(ValueError, match="weights"):
         rank_metrics(np.zeros((3, 2)), np.zeros((3, 2)), weights=np.ones(3))
+
+
+def test_rows_are_picked_as_if_they_were_copied(monkeypatch):
+    rng = np.random.default_rng(1)
+    targets = (rng.random((90, 40)) < 0.2).astype(np.float32)
+    probabilities = rng.random((90, 40)).round(2).astype(np.float32)
+    control, fold, drug = rng.random(90) < 0.1, rng.integers(0, 3, 90), rng.integers(0, 20, 90)
+    prior = np.tile(targets.mean(0), (90, 1))
+    rows = np.flatnonzero(fold > 0)
+    few = (targets[rows], probabilities[rows])
+    expected = evaluate(*few, control[rows], prior=prior[rows], strata=fold[rows], per_target=True)
+    whole = [excess_per_row(*few), *reliability(*few), bootstrap(*few, drug[rows], fold[rows], replicates=9)]
+    monkeypatch.setattr(metrics, "COLUMNS", 7)
+    found = evaluate(targets, probabilities, control, prior=prior, strata=fold, rows=rows, per_target=True)
+    np.testing.assert_equal(found, expected)  # NaN is equal to NaN
+    monkeypatch.setattr(storage, "BLOCK", 7)
+    parts = [excess_per_row(targets, probabilities, rows), *reliability(targets, probabilities, rows)]
+    parts.append(bootstrap(targets, probabilities, drug, fold, rows=rows, replicates=9))
+    np.testing.assert_equal(parts, whole)
+
+
+def test_weights_of_units_are_those_of_their_rows():
+    rng = np.random.default_rng(2)
+    targets, probabilities = (rng.random((50, 3)) < 0.3).astype(int), rng.random((50, 3)).round(1)
+    unit, weights = rng.integers(0, 8, 50), rng.integers(0, 3, (8, 6))
+    rows = np.flatnonzero(rng.random(50) < 0.8)
+    expected = rank_metrics(targets[rows], probabilities[rows], weights=weights[unit[rows]])
+    np.testing.assert_equal(
+        rank_metrics(targets, probabilities, weights=weights, unit=unit, rows=rows), expected
+    )
+    with pytest.raises(ValueError, match="unit has shape"):
+        rank_metrics(targets, probabilities, weights=weights, unit=unit[1:])

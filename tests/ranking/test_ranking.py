@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit
 
+from moa_tf.data import storage
 from moa_tf.data.schema import Signatures, SignatureSpec
 from moa_tf.ranking.consensus import RULES, Consensus, Sums, conditions, consensus
 from moa_tf.ranking.ranking import Band, Ranking, count_bands, expected_false, fit_ranking
@@ -36,6 +37,22 @@ def test_chunks_give_what_the_whole_gives(rule):
     names, found = parts.result()
     assert names.tolist() == ["a", "b"]
     np.testing.assert_allclose(found, whole)
+
+
+def test_a_ranking_is_the_same_whatever_the_blocks(monkeypatch):
+    rng = np.random.default_rng(4)
+    number = rng.integers(0, 30, 200)
+    targets = (rng.random((30, 5)) < 0.3).astype(np.float32)[number]
+    probabilities = np.clip(0.2 + 0.4 * targets + 0.2 * rng.normal(size=(200, 5)), 0.01, 0.99).astype(
+        np.float32
+    )
+    drug = np.array([f"d{n}" for n in number], object)
+    condition = np.array([f"c{n}" for n in rng.integers(0, 3, 200)], object)
+    rows = np.flatnonzero(rng.random(200) < 0.9)
+    arrays = (targets, probabilities, drug, condition, number % 3)
+    expected = fit_ranking(*(values[rows] for values in arrays)).to_dict()
+    monkeypatch.setattr(storage, "BLOCK", 11)
+    assert fit_ranking(*arrays, rows).to_dict() == expected
 
 
 def test_conditions_are_words():
