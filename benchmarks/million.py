@@ -156,7 +156,8 @@ def main():
     if not arguments.compare:
         out = arguments.directory / "run"
         train(data, out, [*options, "--storage", "disk"], arguments.kill)
-        print(f"{speed(out, arguments.epochs):,.0f} samples/s")
+        if not arguments.kill:
+            print(f"{speed(out, arguments.epochs):,.0f} samples/s")
         return
     speeds = {"memory": [], "disk": []}
     for _ in range(arguments.compare):
