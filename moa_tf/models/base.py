@@ -126,8 +126,9 @@ class Family:
 
     A model is preprocessing ∘ network. `fit_preprocessing` gets the training fold's rows alone and returns a
     Keras model from `spec.inputs` (see SignatureSpec) to a dict of named features; its outputs are computed
-    once a fold and kept where the table is, in memory or in a mapped file. `build` returns the network: a Keras model whose inputs carry the names
-    and shapes of the preprocessing's outputs, and whose output is [B, T] float32 logits.
+    once a fold and kept where the table is, in memory or in a mapped file. `build` returns the network: a Keras
+    model whose inputs carry the names and shapes of the preprocessing's outputs, and whose output is [B, T] float32
+    logits.
 
     Attributes:
         name: as in `--model`.
