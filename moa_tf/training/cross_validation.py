@@ -206,8 +206,9 @@ class _Training:
 
     def fold(self, fold: Fold, state: _State) -> None:
         """Fits the fold's missing members; keeps each one's predictions [V, T] and history."""
-        # The last fold's models refer to one another, and so hold its features until they are looked for.
-        gc.collect()
+        if self.dataset.storage.on_disk:
+            # The last fold's models refer to one another, and so hold its features until they are looked for.
+            gc.collect()
         prepared = None
         if state.missing or not state.shared:
             prepared = self._prepare(fold, state)
