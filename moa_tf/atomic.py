@@ -91,6 +91,25 @@ def temporary_directory(parent: Path, path: Path | None = None) -> Iterator[Path
 
 
 @contextmanager
+def publish_directory(path: Path) -> Iterator[Path]:
+    """A directory to be filled, which then appears as `path`, whole or not at all.
+
+    Raises:
+        InputError: `path` cannot be written, or is there by then.
+    """
+    with temporary_directory(path.parent, path) as temporary:
+        results = temporary / "results"
+        results.mkdir()
+        yield results
+        sync_tree(results)
+        try:
+            results.rename(path)
+        except OSError as error:  # someone else has made it by now
+            raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+        sync(path.parent)
+
+
+@contextmanager
 def writing(path: str | os.PathLike | None = None) -> Iterator[None]:
     """Turns what a full, read-only or vanished disk raises in the block into one line that names `path`.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self, TypeVar
 
@@ -138,6 +138,25 @@ class Recipe(Config):
     def steered(self) -> bool:
         """Whether the training asks rows that it is not fitted on."""
         return self.early_stopping > 0 or self.schedule == "plateau" or len(self.decays) > 0
+
+
+Settings = Mapping[str, Any] | Iterable[str]
+"""Hyperparameters by name: `{"dropout": 0.3, "hidden": (1024, 1024)}`, or `key=value` strings as of `--set`."""
+
+
+def to_assignments(settings: Settings | None) -> list[str]:
+    """As `key=value` strings, see `override`."""
+    if settings is None:
+        return []
+    if not isinstance(settings, Mapping):
+        return [settings] if isinstance(settings, str) else list(settings)
+    return [f"{key}={_to_text(value)}" for key, value in settings.items()]
+
+
+def _to_text(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(_to_text, value))
+    return str(value)
 
 
 Group = TypeVar("Group")

@@ -115,7 +115,7 @@ class SavedModelHandler(ModelHandler[Part, dict, ServedModel]):
 
 @functools.lru_cache(maxsize=1)
 def _load(path: str) -> ServedModel:
-    from moa_tf.cli.startup import import_tensorflow
+    from moa_tf.startup import import_tensorflow
 
     import_tensorflow()
     return load_model(path)

@@ -20,9 +20,9 @@ import click
 
 from moa_tf.atomic import writing
 from moa_tf.cli.main import cli
-from moa_tf.cli.startup import import_tensorflow
 from moa_tf.cli.train import train
 from moa_tf.errors import InputError
+from moa_tf.startup import import_tensorflow
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

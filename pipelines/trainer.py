@@ -13,10 +13,10 @@ from tfx.dsl.io import fileio
 from tfx.utils import io_utils
 
 from moa_tf.cli.progress import LiveReporter
-from moa_tf.cli.startup import ask_determinism
 from moa_tf.config import override
 from moa_tf.models.base import get_family
 from moa_tf.serving.run_export import export_run
+from moa_tf.startup import ask_determinism
 from pipelines.examples import Panel, read_examples
 
 

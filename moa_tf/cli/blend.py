@@ -11,7 +11,7 @@ import click
 from moa_tf.atomic import check_directory
 from moa_tf.cli.options import LocalPath, blend_options, json_option
 from moa_tf.cli.output import fixed, print_lines, print_table, write_json
-from moa_tf.cli.startup import import_tensorflow
+from moa_tf.startup import import_tensorflow
 
 
 @click.command()

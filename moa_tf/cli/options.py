@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from moa_tf.config import LARGEST_SEED, PRECISIONS
 from moa_tf.data.schema import SPLITS
 from moa_tf.data.storage import CHOICES
 from moa_tf.errors import InputError
+from moa_tf.paths import local_path
 from moa_tf.training.backends import BACKENDS
 from moa_tf.training.strategy import STRATEGIES
 
@@ -38,14 +38,10 @@ class LocalPath(click.ParamType):
     def convert(
         self, value: str | os.PathLike, param: click.Parameter | None, ctx: click.Context | None
     ) -> Path:
-        text = os.fspath(value)
         name = (
             param.opts[0] if isinstance(param, click.Option) else param.human_readable_name if param else ""
         )
-        fault = _fault(text)
-        if fault:
-            raise InputError(f"{name} {text!r}: {fault}".strip())
-        path = Path(text)
+        path = local_path(name, value)
         if self.exported:
             from moa_tf.serving.versions import check_root
 
@@ -105,6 +101,14 @@ reference_option = click.option(
     help="Leave the names of the drugs that a connectivity holds out of the export.",
 )
 """`--no-reference`, given as a bool: whether they are named."""
+
+tensorboard_option = click.option(
+    "--tensorboard",
+    type=LocalPath(),
+    metavar="DIR",
+    help="Write each epoch's losses and learning rate here, for `tensorboard --logdir DIR`.",
+)
+"""`--tensorboard`."""
 
 backend_option = click.option(
     "--backend",
@@ -181,26 +185,6 @@ def blend_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(options):
         command = option(command)
     return command
-
-
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
-"""`gs://bucket`, and `gs:/bucket`, as which `Path` writes it. No drive of Windows."""
-
-
-def _fault(path: str) -> str | None:
-    if not path.strip():
-        return "is blank, expected a path"
-    if _ADDRESS.match(path.strip()):
-        return "only local paths work here (a folder of that name is ./…)"
-    if "\0" in path:
-        return "holds a zero byte, expected a path"
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return "is no text in UTF-8, expected a path that is"
-    if path.startswith("~") and os.path.expanduser(path) != path:
-        return f"~ was left by the shell, expected {os.path.expanduser(path)} (or ./~… for that name)"
-    return None
 
 
 def _is_same(one: Path, other: Path) -> bool:

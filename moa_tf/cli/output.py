@@ -86,9 +86,17 @@ def row_progress(what: str) -> Iterator[Callable[[int], None]]:
     text = TextColumn("{task.description}: {task.completed:,} signatures", markup=False)
     columns = (SpinnerColumn("line"), text, TimeElapsedColumn())
     console = progress_console()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda rows: progress.advance(task, rows)
+    progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    task = progress.add_task(what, total=None)
+
+    def advance(rows: int) -> None:
+        progress.start()  # only now: TensorFlow's start takes stderr for itself
+        progress.advance(task, rows)
+
+    try:
+        yield advance
+    finally:
+        progress.stop()
 
 
 @contextmanager

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from moa_tf.atomic import check_directory
-from moa_tf.cli.loading import load
 from moa_tf.cli.options import LocalPath, json_option, validation_options
 from moa_tf.cli.output import print_lines, print_table, write_json
-from moa_tf.cli.startup import import_tensorflow
+from moa_tf.data.loading import load
 from moa_tf.errors import InputError
 from moa_tf.models.base import FAMILIES
 from moa_tf.serving.server.external import has_docker
+from moa_tf.startup import import_tensorflow
 
 if TYPE_CHECKING:
     from pipelines.pipeline import Settings

@@ -10,8 +10,8 @@ import click
 
 from moa_tf.cli.options import LocalPath, json_option
 from moa_tf.cli.output import part_progress, print_lines, print_table, row_progress, write_json
-from moa_tf.cli.startup import import_tensorflow
 from moa_tf.errors import InputError
+from moa_tf.startup import import_tensorflow
 
 
 @click.command()

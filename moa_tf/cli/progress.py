@@ -40,7 +40,6 @@ class LiveReporter(Reporter):
         self.told: set[str] = set()
 
     def __enter__(self) -> Self:
-        self.bar.start()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -52,6 +51,7 @@ class LiveReporter(Reporter):
         self.prefix = f"{name}, "
 
     def start(self, members: int) -> None:
+        self.bar.start()  # only now: TensorFlow's start takes stderr for itself
         if self.task is None:
             self.task = self.bar.add_task("preparing", total=members)
         else:

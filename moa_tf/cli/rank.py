@@ -7,10 +7,9 @@ from pathlib import Path
 
 import click
 
+from moa_tf.api import rank as api
 from moa_tf.cli.options import LocalPath, json_option
 from moa_tf.cli.output import print_lines, print_table, row_progress, write_json
-from moa_tf.cli.startup import import_tensorflow
-from moa_tf.errors import InputError
 
 
 @click.command()
@@ -82,65 +81,25 @@ def rank(
       moa-tf rank saved_models/mlp test_features.csv ranked
       moa-tf rank saved_models/blend plate.csv ranked --drugs plate_drugs.csv --reference lish-moa
     """
-    from moa_tf.atomic import check_directory, sync, sync_tree, temporary_directory
-    from moa_tf.explanation.symbols import read_gene_names
-    from moa_tf.ranking.drugs import find_drugs
-    from moa_tf.serving.versions import load_metadata
-
-    if out.exists():
-        raise InputError(f"{out}: is there already, expected the name of a new directory")
-    check_directory(out)
-    metadata = load_metadata(saved_model)
-    if not metadata.get("ranking"):
-        raise InputError(
-            f"{saved_model}: does not say what its calls on drugs are worth, expected a model exported by this version "
-            "of a run that it trained"
-        )
-    tell = partial(click.echo, err=True)
-    drug_of = find_drugs(features, drugs, tell)
-    names = read_gene_names(genes) if genes else {}
-    import_tensorflow()
-    from moa_tf.data.read import read_dataset
-    from moa_tf.explanation.sources import served_source
-    from moa_tf.ranking.cards import INACTIVE, make_cards
-    from moa_tf.ranking.ranking import Ranking
-    from moa_tf.ranking.write import PAGE, describe_model, show_probability, write_cards
-    from moa_tf.serving.predict import load_model
-
-    model, ranking = load_model(saved_model), Ranking.from_dict(metadata["ranking"])
-    dataset = read_dataset(reference, missing=model.spec.missing) if reference is not None else None
-    if dataset is not None and dataset.signatures.spec.features != model.spec.features:
-        raise InputError(
-            f"{reference}: has other genes or cell lines than the model, expected the same in their order"
-        )
-    source = served_source(model) if explain and "explain" in model.loaded.signatures else None
     with row_progress("ranking") as progress:
-        cards = make_cards(
-            model,
-            ranking,
+        ranked = api.rank(
+            saved_model,
             features,
-            drug_of=drug_of,
-            reference=dataset,
+            out,
+            drugs=drugs,
+            reference=reference,
             top=top,
             least=least,
             level=level,
-            source=source,
             explain=explain,
-            names=names,
+            genes=genes,
             progress=progress,
-            tell=tell,
+            tell=partial(click.echo, err=True),
         )
-    note = describe_model(metadata, ranking)
-    with temporary_directory(out.parent, out) as temporary:
-        results = temporary / "results"
-        results.mkdir()
-        write_cards(cards, ranking, results, title=f"Mechanisms of {len(cards):,} drugs", note=note)
-        sync_tree(results)
-        try:
-            results.rename(out)
-        except OSError as error:  # someone else has made it by now
-            raise InputError(f"{out}: cannot be written ({error.strerror})") from error
-        sync(out.parent)
+    from moa_tf.ranking.cards import INACTIVE
+    from moa_tf.ranking.write import PAGE, show_probability
+
+    cards = ranked.cards
     called = [card for card in cards if card.hypotheses]
     print_table(
         "Most probable",

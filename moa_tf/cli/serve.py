@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import click
 
 from moa_tf.cli.options import LocalPath
-from moa_tf.cli.startup import import_tensorflow
 from moa_tf.errors import InputError
+from moa_tf.startup import import_tensorflow
 
 if TYPE_CHECKING:
     from moa_tf.serving.server.policies import Policy

@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
 import shlex
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from moa_tf.api import train as api
 from moa_tf.atomic import check_directory
-from moa_tf.cli.export import export_finished
-from moa_tf.cli.loading import load
 from moa_tf.cli.options import (
     LocalPath,
     backend_option,
     json_option,
     reference_option,
     storage_option,
+    tensorboard_option,
     validation_options,
 )
 from moa_tf.cli.output import print_lines, print_table, write_json
-from moa_tf.cli.startup import ask_determinism, import_tensorflow
-from moa_tf.config import Recipe, override
 from moa_tf.errors import InputError
-from moa_tf.models.base import FAMILIES, get_family
+from moa_tf.models.base import FAMILIES
 from moa_tf.serving.versions import check_root
 
 if TYPE_CHECKING:
-    from moa_tf.training.run import Run
+    from moa_tf.api.train import TrainedRun
 
 
 @click.command()
@@ -83,6 +78,7 @@ if TYPE_CHECKING:
     help="Predictions of the nonscored targets as further features, out-of-fold inside each fold.",
 )
 @click.option("--shuffle-labels", is_flag=True, help="Control: permute labels among drugs; export nothing.")
+@tensorboard_option
 @json_option
 def train(
     data: Path | None,
@@ -112,6 +108,7 @@ def train(
     pretrain_also: Path | None,
     stack: str | None,
     shuffle_labels: bool,
+    tensorboard: Path | None,
     json_file: Path | None,
 ) -> None:
     """Cross-validate a model and export it.
@@ -127,71 +124,49 @@ def train(
       moa-tf train --data lish-moa --pretrain nonscored       learn from train_targets_nonscored first
       moa-tf train --data lish-moa --out runs/a --resume      go on after a kill
     """
-    if resume and out is None:
-        raise InputError("--resume: expected --out with the directory of the run to go on with")
-    if pretrain_also is not None and pretrain != "features":
-        raise InputError("--pretrain-also: expected --pretrain with it, without labels")
     saved_models = root or Path("saved_models", model)
-    for directory in (out or Path("runs"), *[saved_models] * (not shuffle_labels)):
-        check_directory(directory)
+    if not shuffle_labels:
+        check_directory(saved_models)
     check_root(saved_models)
     started = time.monotonic()
-    import_tensorflow(backend)
     from moa_tf.cli.progress import LiveReporter
-    from moa_tf.data.read import read_features
-    from moa_tf.training.cross_validation import Validation, cross_validate
-    from moa_tf.training.network_learner import NetworkLearner
-    from moa_tf.training.run import Run
-    from moa_tf.training.strategy import make_placement
 
-    placement = make_placement(strategy, logical_devices)
-    family = get_family(model)
-    ask_determinism(family.deterministic_on_gpu)
     with LiveReporter() as reporter:
-        if strategy != "multi-worker" and os.environ.get("TF_CONFIG"):
-            reporter.message(f"TF_CONFIG is set, and not used by --strategy {strategy}")
-        dataset = load(data, seed, missing, reporter.message, storage, out or Path("runs"))
-        chosen = preset or family.choose_preset(len(dataset))
-        if chosen not in family.presets:
-            raise InputError(f"--preset {chosen}: expected one of {', '.join(family.presets)}")
-        options = {"epochs": epochs, "batch_size": batch_size, "steer": steer}
-        given = [f"{key}={value}" for key, value in options.items() if value is not None]
-        hyperparameters = override(family.presets[chosen], [*given, *assignments])
-        ignored = _ignored([*given, *assignments], precision) if family.solve is not None else []
-        if ignored:
-            reporter.message(f"{model} is solved, not trained in epochs: ignored {', '.join(ignored)}")
-        reporter.message(
-            f"{model}, preset {chosen}{'' if preset else f' (by itself for {len(dataset)} signatures)'}, "
-            f"{folds} folds by {split} × {seeds} seeds, {placement.replicas} replicas, by {backend}"
-        )
-        learner = NetworkLearner(
-            family,
-            hyperparameters,
-            placement,
-            chosen,
-            precision,
-            pretrain or "",
-            stack or "",
-            read_features(pretrain_also, dataset.signatures.spec, reporter.message)
-            if pretrain_also
-            else None,
-        )
-        run = Run(out or Path("runs", f"{model}-{time.strftime('%Y%m%d-%H%M%S')}"), fresh=out is None)
-        metrics = cross_validate(
-            dataset,
-            learner,
-            Validation(split, folds, seeds, seed, shuffle_labels),
-            run,
+        trained = api.train(
+            data,
+            model=model,
+            preset=preset,
+            settings=assignments,
+            backend=backend,
+            strategy=strategy,
+            logical_devices=logical_devices,
+            split=split,
+            folds=folds,
+            seeds=seeds,
             only_fold=only_fold,
-            refit=refit,
+            steer=steer,
+            epochs=epochs,
+            batch_size=batch_size,
+            missing="median" if missing else "refuse",
+            precision=precision,
+            seed=seed,
+            storage=storage,
+            out=out,
             resume=resume,
-            reporter=reporter,
+            refit=refit,
+            pretrain=pretrain,
+            pretrain_also=pretrain_also,
+            stack=stack,
+            shuffle_labels=shuffle_labels,
+            tensorboard=tensorboard,
+            callbacks=[reporter],
         )
-    if not placement.chief:
+    metrics = trained.metrics
+    if not metrics:  # a worker that does not write
         return
-    _print_metrics(metrics, chosen)
-    print_lines(f"run          {run.directory}")
-    version, note = _export(run, metrics, root, saved_models, reference)
+    _print_metrics(metrics, trained.preset)
+    print_lines(f"run          {trained.directory}")
+    version, note = _export(trained, root, saved_models, reference)
     print_lines(f"SavedModel   {version if version else 'none'}{f' ({note})' if note else ''}")
     seconds = time.monotonic() - started
     print_lines(f"time         {seconds:.0f} s")
@@ -200,23 +175,16 @@ def train(
     if json_file is not None:
         figures = {
             **metrics,
-            "run": run.directory,
+            "run": trained.directory,
             "saved_model": version,
-            "preset": chosen,
+            "preset": trained.preset,
             "seconds": seconds,
         }
         write_json(json_file, figures)
 
 
-def _ignored(assignments: Sequence[str], precision: str) -> list[str]:
-    """Which settings say nothing to a family with a solver: those of the recipe, but which rows there are."""
-    recipe = {each.name for each in dataclasses.fields(Recipe)} - {"train_on_controls"}
-    given = [each for each in assignments if each.partition("=")[0] in recipe]
-    return given + [f"precision={precision}"] * (precision not in ("float32", "auto"))
-
-
 def _export(
-    run: Run, metrics: dict[str, Any], root: Path | None, default: Path, reference: bool
+    trained: TrainedRun, root: Path | None, default: Path, reference: bool
 ) -> tuple[Path | None, str]:
     """Exports the run, unless that would put something into service that was not asked for.
 
@@ -225,19 +193,20 @@ def _export(
     """
     from moa_tf.serving.run_export import exported_version
 
+    metrics = trained.metrics
     if metrics["shuffled_labels"]:
         return None, "a control is not exported"
-    trained, planned = len(metrics["folds"]), metrics["folds_planned"]
-    if root is None and trained < planned:
-        return None, f"{trained} of {planned} folds; give --export to export them all the same"
-    version = exported_version(run.directory, default, reference)
+    done, planned = len(metrics["folds"]), metrics["folds_planned"]
+    if root is None and done < planned:
+        return None, f"{done} of {planned} folds; give --export to export them all the same"
+    version = exported_version(trained.directory, default, reference)
     if version is not None:
         return version, "exported before, of the same models"
     try:
-        return export_finished(run.directory, default, reference), ""
+        return trained.export(default, reference), ""
     except InputError as error:
         again = shlex.join(
-            ["moa-tf", "export", str(run.directory), str(default), *["--no-reference"] * (not reference)]
+            ["moa-tf", "export", str(trained.directory), str(default), *["--no-reference"] * (not reference)]
         )
         raise InputError(f"{error}\nThe run is finished. Export it with: {again}") from error
 

@@ -277,12 +277,15 @@ class Table:
             faults.add(self.name, f"{which} of type {kind}{shown}, expected text or numbers")
         return not wrong
 
+    def _batches(self, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
+        return read_batches(self.path, columns, rows)
+
     def _parquet_frames(
         self, names: list[str], text: Collection[str], rows: int
     ) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
         row, wanted = 1, {*names, *self.unnamed}
         raw = {raw: name for raw, name in zip(self.raw, self.header, strict=True) if name in wanted}
-        with closing(read_batches(self.path, list(raw), rows)) as batches:
+        with closing(self._batches(list(raw), rows)) as batches:
             for batch in batches:
                 if not batch.num_rows:
                     continue

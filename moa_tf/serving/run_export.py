@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -74,6 +79,36 @@ def export_run(directory: Path, root: Path, reference: bool = True) -> Path:
         explainer=opened.explainer(),
         assets=assets,
     )
+
+
+def export_finished(run: Path, root: Path, reference: bool = True) -> Path:
+    """As `export_run`, whatever Keras runs on here: a SavedModel is TensorFlow's, in a process of its own if need be.
+
+    Raises:
+        InputError: as there.
+    """
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        return export_run(run, root, reference)
+    code = "from moa_tf.cli.main import main; main()"
+    with tempfile.TemporaryDirectory() as folder:
+        figures = Path(folder, "export.json")
+        options = ["--json", str(figures), *["--no-reference"] * (not reference)]
+        # On the CPU: the GPUs' memory is this process's.
+        done = subprocess.run(
+            [sys.executable, "-c", code, "export", str(run), str(root), *options],
+            env=os.environ | {"KERAS_BACKEND": "tensorflow", "CUDA_VISIBLE_DEVICES": "-1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode == 2:
+            lines = done.stderr.strip().splitlines()
+            raise InputError("\n".join(line.removeprefix("error: ") for line in lines))
+        if done.returncode:
+            raise RuntimeError(f"the export ended with status {done.returncode}: {done.stderr}")
+        return Path(json.loads(figures.read_text(encoding="utf-8"))["saved_model"])
 
 
 def reference_table(references: References, targets: Sequence[str]) -> pd.DataFrame:

@@ -28,8 +28,14 @@ from moa_tf.training.reporter import Reporter
 from moa_tf.training.run import FoldParts, Part, Run, save, write_text
 from moa_tf.training.scoring import score_members
 
-_SHARED = LARGEST_SEED
+SHARED = LARGEST_SEED
 """Stands in a stream's key where a member's number would: what a fold's members share has a stream of its own."""
+
+
+def stream(seed: int, fold: int, part: int) -> int:
+    """The seed of a member, or of what the members share (`SHARED`), in a fold by its number."""
+    # Hashed together, so that neighbouring folds and seeds share no stream.
+    return int(np.random.SeedSequence([seed, fold, part]).generate_state(1)[0] >> 1)
 
 
 @dataclass(frozen=True)
@@ -123,6 +129,7 @@ def cross_validate(
     description = describe(learner.name, learner.settings(), learner.inputs(), dataset, validation)
     held = run.held(description, plan, resume, reporter.message) if learner.writes else nullcontext()
     with held:
+        reporter.settings(description)
         training = _Training(dataset, learner, validation, reporter)
         # The state at the start: every worker sees the same, whatever the chief has written since.
         states = [_State(parts, reporter) for parts in run.parts(run.joined(plan))]
@@ -137,7 +144,9 @@ def cross_validate(
                 training.fold(every[ALL], state)
         if not learner.writes:
             return {}
-        return score_members(dataset, validation, run, folds, training.results, learner.caveat)
+        metrics = score_members(dataset, validation, run, folds, training.results, learner.caveat)
+    reporter.metrics(metrics)
+    return metrics
 
 
 def _copies(dataset: Dataset, learner: Learner) -> list[str]:
@@ -238,7 +247,7 @@ class _Training:
         saved = state.shared and state.parts.shared is not None
         with measured(directory, self.learner.writes and not saved):
             prepared, content = self.learner.prepare(
-                self.dataset, fold, self._seed(fold, _SHARED), directory, state.shared, self.reporter
+                self.dataset, fold, self._seed(fold, SHARED), directory, state.shared, self.reporter
             )
         shared = state.parts.shared
         if shared is None or state.shared:
@@ -253,9 +262,8 @@ class _Training:
         return prepared
 
     def _seed(self, fold: Fold, part: int) -> int:
-        # Hashed together, so that neighbouring folds and seeds share no stream.
         number = self.validation.folds if fold.name == ALL else int(fold.name)
-        return int(np.random.SeedSequence([self.validation.seed, number, part]).generate_state(1)[0] >> 1)
+        return stream(self.validation.seed, number, part)
 
 
 def _keep(part: Part, predicted: np.ndarray, history: dict[str, Any]) -> np.ndarray:

@@ -2,7 +2,7 @@ import importlib.util
 import os
 
 if importlib.util.find_spec("tfx"):
-    from moa_tf.cli.startup import import_tensorflow
+    from moa_tf.startup import import_tensorflow
 
     import_tensorflow()
     import tfx.components  # noqa: F401  before TFDV and TFMA, which cannot be imported first

@@ -87,7 +87,7 @@ def test_folds_hold_out_every_row_once(dataset):
 
 
 def test_streams_of_random_numbers_are_all_different(dataset, ridge):
-    from moa_tf.training.cross_validation import _SHARED, _Training
+    from moa_tf.training.cross_validation import SHARED, _Training
     from moa_tf.training.reporter import Reporter
 
     seeds = []
@@ -95,7 +95,7 @@ def test_streams_of_random_numbers_are_all_different(dataset, ridge):
         training = _Training(dataset, ridge, Validation(folds=3, seed=seed), Reporter())
         for name in (0, 1, 2, ALL):
             fold = dataclasses.replace(make_fold(0, dataset, np.zeros(len(dataset), bool), False), name=name)
-            seeds += [training._seed(fold, part) for part in (0, 1, 2, _SHARED)]
+            seeds += [training._seed(fold, part) for part in (0, 1, 2, SHARED)]
     assert len(set(seeds)) == len(seeds) == 48
 
 

@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from moa_tf.cli.startup import import_tensorflow
 from moa_tf.errors import InputError
+from moa_tf.startup import import_tensorflow
 
 CODE = """
 import json
-from moa_tf.cli.startup import import_tensorflow
+from moa_tf.startup import import_tensorflow
 from moa_tf.errors import InputError
 try:
     import_tensorflow()

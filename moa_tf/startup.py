@@ -70,6 +70,30 @@ def import_tensorflow(backend: str = "tensorflow") -> None:
         tf.get_logger().setLevel("ERROR")
 
 
+def start(backend: str = "tensorflow") -> None:
+    """Starts Keras for the functions of `moa_tf`, as `import_tensorflow` does, where the process has not yet.
+
+    Raises:
+        InputError: no such backend; or Keras runs already, on another one, or with settings that no model is made for.
+    """
+    if backend not in VARIABLES:
+        raise InputError(f"backend={backend}: expected one of {', '.join(VARIABLES)}")
+    keras = sys.modules.get("keras")
+    if keras is None:
+        import_tensorflow(backend)
+        return
+    running = keras.backend.backend()
+    if running != backend:
+        raise InputError(
+            f"backend={backend}: Keras runs on {running} in this process; expected backend='{running}', or "
+            f"KERAS_BACKEND={backend} before Keras is imported"
+        )
+    for name, value in SETTINGS.items():
+        found = getattr(keras.config, name)()
+        if found != value:
+            raise InputError(f"Keras's {name} {found}: expected keras.config.set_{name}({value!r})")
+
+
 def ask_determinism(everywhere: bool) -> None:
     """Has TensorFlow use deterministic kernels.
 
