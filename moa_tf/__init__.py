@@ -11,6 +11,7 @@ from moa_tf.errors import InputError
 if TYPE_CHECKING:
     from moa_tf.api.compare import compare
     from moa_tf.api.data import read_dataset
+    from moa_tf.api.estimator import MoAClassifier, neg_log_loss
     from moa_tf.api.explain import explain
     from moa_tf.api.predict import load_model
     from moa_tf.api.rank import rank
@@ -22,11 +23,13 @@ __version__ = "0.1.0"
 __all__ = [
     "InputError",
     "LogReporter",
+    "MoAClassifier",
     "Reporter",
     "__version__",
     "compare",
     "explain",
     "load_model",
+    "neg_log_loss",
     "rank",
     "read_dataset",
     "train",
@@ -34,10 +37,12 @@ __all__ = [
 
 _HOMES = {
     "LogReporter": "moa_tf.training.reporter",
+    "MoAClassifier": "moa_tf.api.estimator",
     "Reporter": "moa_tf.training.reporter",
     "compare": "moa_tf.api.compare",
     "explain": "moa_tf.api.explain",
     "load_model": "moa_tf.api.predict",
+    "neg_log_loss": "moa_tf.api.estimator",
     "rank": "moa_tf.api.rank",
     "read_dataset": "moa_tf.api.data",
     "train": "moa_tf.api.train",
