@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from moa_tf.api.predict import load_model
     from moa_tf.api.rank import rank
     from moa_tf.api.train import train
+    from moa_tf.api.tune import tune
     from moa_tf.training.reporter import LogReporter, Reporter
 
 __version__ = "0.1.0"
@@ -33,6 +34,7 @@ __all__ = [
     "rank",
     "read_dataset",
     "train",
+    "tune",
 ]
 
 _HOMES = {
@@ -46,6 +48,7 @@ _HOMES = {
     "rank": "moa_tf.api.rank",
     "read_dataset": "moa_tf.api.data",
     "train": "moa_tf.api.train",
+    "tune": "moa_tf.api.tune",
 }
 """Name -> the module that is imported when it is asked for: `import moa_tf` itself takes no time."""
 

@@ -18,6 +18,7 @@ COMMANDS = {
     "data": "Simulate, check or convert tables of signatures.",
     "train": "Cross-validate a model and export it.",
     "compare": "Several models on the same folds, side by side.",
+    "tune": "Search for a model's hyperparameters.",
     "predict": "Probabilities for a table of signatures, from an exported model.",
     "rank": "A ranked list of mechanisms for each drug, with what it is worth.",
     "evaluate": "Score a table of predictions against a table of targets.",

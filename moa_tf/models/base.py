@@ -15,6 +15,7 @@ from moa_tf.config import Config, Recipe, require
 from moa_tf.data.prior import PRIOR_FLOOR
 from moa_tf.data.schema import SignatureSpec
 from moa_tf.errors import InputError
+from moa_tf.models.space import Space, training_space
 
 if TYPE_CHECKING:
     import keras
@@ -160,6 +161,7 @@ class Family:
         joins: name of the preprocessing's output that a second stage's further features are joined to, as its last
             columns; None where the network can read none.
         callbacks: architecture -> Keras callbacks that its training needs beside what every family's does.
+        space: hyperparameters -> what `moa-tf tune` tries beside them; see `moa_tf.models.space`.
         bfloat16: (kind of device, `cpu`, `gpu` or `tpu`, architecture) -> whether training is faster in bfloat16
             where the device multiplies matrices in it.
         synchronise: take batch statistics over all replicas. TensorFlow walks the whole graph for each of these
@@ -180,6 +182,7 @@ class Family:
     references: Callable[[Sequence[Member]], References] | None = None
     joins: str | None = "features"
     callbacks: Callable[[Any], list[keras.callbacks.Callback]] = lambda architecture: []
+    space: Callable[[Hyperparameters], Space] = training_space
     bfloat16: Callable[[str, Any], bool] = lambda kind, architecture: kind != "cpu"
     synchronise: bool = True
     deterministic_on_gpu: bool = True

@@ -27,6 +27,7 @@ from moa_tf.models.base import (
     Tensors,
     explain_by_gradients,
 )
+from moa_tf.models.space import feature_space
 from moa_tf.models.tabular import SMALL_TABLE, TabularConfig, fit_preprocessing
 
 LAYER = "connectivity"
@@ -264,6 +265,7 @@ FAMILY = Family(
     build,
     explain=explain,
     solve=solve,
+    space=feature_space,
     references=references,
     joins=None,
 )

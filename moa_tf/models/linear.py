@@ -16,6 +16,7 @@ from moa_tf.data.prior import prior
 from moa_tf.evaluation.metrics import mean_log_loss
 from moa_tf.models.axes import principal_axes
 from moa_tf.models.base import Family, Hyperparameters, Task, output_bias
+from moa_tf.models.space import feature_space
 from moa_tf.models.tabular import SMALL_TABLE, TabularConfig, fit_preprocessing
 
 ROUGH, EXACT = 1e-6, 1e-11
@@ -198,4 +199,4 @@ def predict(coefficients: Coefficients, x: np.ndarray) -> np.ndarray:
     return 0.5 * (1.0 + np.tanh(0.5 * (x @ coefficients.kernel + coefficients.bias)))
 
 
-FAMILY = Family("linear", PRESETS, choose_preset, fit_preprocessing, build, solve=solve)
+FAMILY = Family("linear", PRESETS, choose_preset, fit_preprocessing, build, solve=solve, space=feature_space)

@@ -37,11 +37,12 @@ except AttributeError as error:
 
 def test_train_is_the_command(trained, data, call, tmp_path, kept):
     options = ["--folds", 2, "--only-fold", 1, "--epochs", 3, "--batch-size", 64, "--out", "r", *ASSIGNMENTS]
-    code, _, err = call("train", "--data", data, *options)
+    code, _, err = call("train", "--data", data, *options, "--tensorboard", "board")
     assert code == 0, err
     theirs = pd.read_parquet(tmp_path / "r" / "oof.parquet").set_index("sig_id")
     ours = trained.out_of_fold()
     pd.testing.assert_frame_equal(ours[ours["fold"] == 1], theirs)
+    assert len(list((tmp_path / "board" / "fold-1-seed-0").iterdir())) == 3
     assert trained.metrics == json.loads((trained.directory / "metrics.json").read_text())
     assert (trained.model, trained.preset) == ("mlp", "small")
     assert any("preset small (by itself for 400 signatures)" in line for line in kept.lines)

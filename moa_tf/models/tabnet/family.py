@@ -16,6 +16,7 @@ from moa_tf.layers import NearestIndex
 from moa_tf.layers.tabnet_encoder import check_architecture
 from moa_tf.models import tabular
 from moa_tf.models.base import Family, Hyperparameters, output_bias
+from moa_tf.models.space import Choice, Range, Space, training_space
 from moa_tf.models.tabnet.masks import ensemble_explainer
 from moa_tf.models.tabnet.network import TabNet
 from moa_tf.models.tabnet.reconstruction import reconstruction_model
@@ -208,12 +209,20 @@ PRESETS = MappingProxyType(
     }
 )
 
+
+def space(hyperparameters: Hyperparameters) -> Space:
+    """Beside what is tried of every family, how many steps there are and how freely they share features."""
+    more = {"n_steps": Choice(("1", "2", "3", "5")), "gamma": Range(1.0, 2.0)}
+    return {**training_space(hyperparameters), **more}
+
+
 FAMILY = Family(
     name="tabnet",
     presets=PRESETS,
     choose_preset=lambda rows: "winners" if rows >= 8192 else "small",
     fit_preprocessing=fit_preprocessing,
     build=build,
+    space=space,
     explain=ensemble_explainer,
     reconstruction=reconstruction_model,
     joins=None,  # Masks and groups are of the preprocessing's own columns.
