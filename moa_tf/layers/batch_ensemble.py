@@ -43,8 +43,9 @@ class BatchEnsembleDense(keras.layers.Layer):
 
     Example:
         >>> import numpy as np
-        >>> BatchEnsembleDense(5, k=3, random_signs=True)(np.ones((2, 4), "float32")).shape
-        TensorShape([2, 3, 5])
+        >>> from moa_tf.layers import BatchEnsembleDense
+        >>> tuple(BatchEnsembleDense(5, k=3, random_signs=True)(np.ones((2, 4), "float32")).shape)
+        (2, 3, 5)
     """
 
     def __init__(self, units: int, k: int, random_signs: bool = False, **kwargs: Any) -> None:
@@ -123,8 +124,9 @@ class BatchEnsembleBlocks(keras.layers.Layer):
 
     Example:
         >>> import numpy as np
-        >>> BatchEnsembleBlocks((8, 5), k=3, dropout=0.1)(np.ones((2, 4), "float32")).shape
-        TensorShape([2, 3, 5])
+        >>> from moa_tf.layers import BatchEnsembleBlocks
+        >>> tuple(BatchEnsembleBlocks((8, 5), k=3, dropout=0.1)(np.ones((2, 4), "float32")).shape)
+        (2, 3, 5)
     """
 
     def __init__(self, units: Sequence[int], k: int, dropout: float = 0.0, **kwargs: Any) -> None:
@@ -193,6 +195,15 @@ class EnsembleDense(keras.layers.Layer):
     Raises:
         InputError: units or k below 1; inputs of another number of members.
 
+    Example:
+        >>> import numpy as np
+        >>> from moa_tf.layers import EnsembleDense
+        >>> layer = EnsembleDense(1, k=2)
+        >>> layer.build((None, 2, 3))
+        >>> layer.set_weights([np.array([[[1], [0], [0]], [[0], [0], [2]]]), np.array([[0], [10]])])
+        >>> np.array(layer(np.array([[[1, 2, 3], [1, 2, 3]]], "float32"))).ravel().tolist()
+        [1.0, 16.0]
+
     Source: Gorishniy et al. 2025, TabM, section 3.3.
     """
 
@@ -247,9 +258,10 @@ class MeanProbability(keras.layers.Layer):
         InputError: members below 1 or above k.
 
     Example:
-        >>> import numpy as np
-        >>> layer = MeanProbability()
-        >>> round(float(keras.ops.sigmoid(layer(np.log([[[1 / 4], [1.0]]]).astype("float32")))[0, 0]), 4)
+        >>> import keras, numpy as np
+        >>> from moa_tf.layers import MeanProbability
+        >>> logits = np.log([[[1 / 4], [1.0]]]).astype("float32")  # of 0.2 and 0.5
+        >>> round(float(keras.ops.sigmoid(MeanProbability()(logits))[0, 0]), 4)
         0.35
     """
 

@@ -22,6 +22,13 @@ class FastBatchNormalization(keras.layers.BatchNormalization):
     The shift by the first row changes nothing but the rounding: σ² has a relative error of about 1e-7 (δ/σ)², which is
     small however far the mean is from 0. A batch without rows leaves the moving statistics as they are.
 
+    Example:
+        >>> import numpy as np
+        >>> from moa_tf.layers import FastBatchNormalization
+        >>> x = np.array([[1000.0], [1002.0]], "float32")
+        >>> np.array(FastBatchNormalization(epsilon=1e-12)(x, training=True)).ravel().tolist()
+        [-1.0, 1.0]
+
     Source: Ioffe & Szegedy 2015, Batch Normalization, algorithm 1 and section 3.
     """
 

@@ -29,8 +29,8 @@ class CategoryEmbedding(keras.layers.Layer):
     Example:
         >>> import numpy as np
         >>> from moa_tf.layers import CategoryEmbedding
-        >>> CategoryEmbedding(sizes=(3, 2), embedding_dim=4)(np.array([[2, 0], [1, 1]])).shape
-        TensorShape([2, 8])
+        >>> tuple(CategoryEmbedding(sizes=(3, 2), embedding_dim=4)(np.array([[2, 0], [1, 1]])).shape)
+        (2, 8)
     """
 
     def __init__(

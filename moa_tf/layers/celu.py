@@ -30,6 +30,7 @@ class CELU(keras.layers.Layer):
 
     Example:
         >>> import numpy as np
+        >>> from moa_tf.layers import CELU
         >>> np.array(CELU(0.5)(np.array([-100.0, 0.0, 3.0], "float32"))).tolist()
         [-0.5, 0.0, 3.0]
 

@@ -31,6 +31,16 @@ class Connectivity(keras.layers.Layer):
 
     Input: [B, F]. Output: [B, T] logits.
 
+    Example:
+        >>> import keras, numpy as np
+        >>> from moa_tf.layers import Connectivity
+        >>> layer, references = Connectivity(targets=2), np.array([[1.0, 0.0], [0.0, 1.0]], "float32")
+        >>> layer.build((None, 2))
+        >>> layer.hold(["a", "b"], references, np.eye(2), mean=np.zeros(2), projection=np.eye(2), temperature=0.1,
+        ...            mixing=0.2, prior=np.array([0.5, 0.5]))
+        >>> np.array(keras.ops.sigmoid(layer(references[:1])), float).round(2).tolist()
+        [[0.9, 0.1]]
+
     Source: Lamb et al. 2006, The Connectivity Map; Vinyals et al. 2016, Matching Networks, equation 1, for the softmax
         over similarities.
     """

@@ -28,6 +28,12 @@ class ByteDropout(keras.layers.Dropout):
         noise_shape: as in `keras.layers.Dropout`.
         seed: as in `keras.layers.Dropout`.
 
+    Example:
+        >>> import numpy as np
+        >>> from moa_tf.layers import ByteDropout
+        >>> sorted(set(np.array(ByteDropout(0.5, seed=1)(np.ones((9, 9), "float32"), training=True)).ravel().tolist()))
+        [0.0, 2.0]
+
     Source: Srivastava et al. 2014, Dropout, section 4, in its inverted form (section 10).
     """
 

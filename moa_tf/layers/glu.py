@@ -41,6 +41,12 @@ class GatedLinearUnit(keras.layers.Layer):
 
     Raises:
         InputError: units below 1, or a kernel of another width than 2 · units.
+
+    Example:
+        >>> import numpy as np
+        >>> from moa_tf.layers import GatedLinearUnit
+        >>> tuple(GatedLinearUnit(units=8)(np.zeros((4, 5), "float32")).shape)
+        (4, 8)
     """
 
     def __init__(
@@ -128,8 +134,8 @@ class FeatureTransformer(keras.layers.Layer):
     Example:
         >>> import numpy as np
         >>> from moa_tf.layers import FeatureTransformer
-        >>> FeatureTransformer(units=8, n_independent=2)(np.zeros((4, 5), "float32")).shape
-        TensorShape([4, 8])
+        >>> tuple(FeatureTransformer(units=8, n_independent=2)(np.zeros((4, 5), "float32")).shape)
+        (4, 8)
     """
 
     def __init__(

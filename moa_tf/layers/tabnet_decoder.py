@@ -25,6 +25,13 @@ class RandomGroupMask(keras.layers.Layer):
 
     Raises:
         InputError: units below 1, or ratio outside (0, 1).
+
+    Example:
+        >>> import numpy as np
+        >>> from moa_tf.layers import RandomGroupMask
+        >>> mask = np.array(RandomGroupMask(units=100, ratio=0.8, seed=1)(np.zeros((90, 7), "float32")))
+        >>> mask.shape, round(float(mask.mean()), 1)
+        ((90, 100), 0.8)
     """
 
     def __init__(self, units: int, ratio: float = 0.5, seed: int | None = None, **kwargs: Any) -> None:
@@ -67,6 +74,12 @@ class TabNetDecoder(keras.layers.Layer):
 
     Raises:
         InputError: units below 1, a negative number of layers, or neither shared nor independent ones.
+
+    Example:
+        >>> import numpy as np
+        >>> from moa_tf.layers import TabNetDecoder
+        >>> tuple(TabNetDecoder(units=5)(np.zeros((4, 3, 8), "float32")).shape)
+        (4, 5)
     """
 
     def __init__(
@@ -140,7 +153,24 @@ class ReconstructionError(keras.layers.Layer):
     pytorch-tabnet 4.1. A feature that is constant in the batch counts with variance 1.
 
     Input: x̂ [B, F], x [B, F], S [B, F], 1 where x was hidden. Output: [B] float32.
+
+    Example:
+        >>> import numpy as np
+        >>> from moa_tf.layers import ReconstructionError
+        >>> x = np.array([[0.0, 1.0], [2.0, 1.0]], "float32")
+        >>> guess, hidden = np.ones((2, 2), "float32"), np.array([[1, 1], [0, 1]], "float32")
+        >>> np.array(ReconstructionError()(guess, x, hidden)).tolist()
+        [0.5, 0.0]
     """
+
+    def build(self, reconstruction_shape: Any, features_shape: Any, hidden_shape: Any) -> None:
+        """No weights; the names are those of the call, by which Keras gives the shapes."""
+
+    def compute_output_shape(self, reconstruction_shape: Any, features_shape: Any, hidden_shape: Any) -> Any:
+        return (reconstruction_shape[0],)
+
+    def compute_output_spec(self, reconstruction: Any, features: Any, hidden: Any) -> keras.KerasTensor:
+        return keras.KerasTensor((reconstruction.shape[0],), "float32")
 
     def call(self, reconstruction: Any, features: Any, hidden: Any) -> Any:
         x, hidden = ops.cast(features, "float32"), ops.cast(hidden, "float32")

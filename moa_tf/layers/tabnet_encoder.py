@@ -58,6 +58,13 @@ class TabNetEncoder(keras.layers.Layer):
 
     Raises:
         InputError: a setting out of its range, or groups that overlap or name features that do not exist.
+
+    Example:
+        >>> import numpy as np
+        >>> from moa_tf.layers import TabNetEncoder
+        >>> outputs = TabNetEncoder(n_d=4, n_steps=3)(np.ones((2, 6), "float32"))
+        >>> {name: tuple(outputs[name].shape) for name in TabNetEncoder.OUTPUTS}
+        {'decision': (2, 4), 'steps': (2, 3, 4), 'masks': (2, 3, 6), 'importance': (2, 6)}
     """
 
     OUTPUTS = ("decision", "steps", "masks", "importance")

@@ -36,6 +36,15 @@ class WeightNormDense(keras.layers.Layer):
     Returns:
         [B, ..., units] in the layer's compute dtype. ‖v‖ is computed in the dtype of the variables.
 
+    Example:
+        >>> import numpy as np
+        >>> from moa_tf.layers import WeightNormDense
+        >>> layer = WeightNormDense(1, use_bias=False)
+        >>> layer.build((None, 2))
+        >>> layer.set_weights([np.array([[3.0], [4.0]]), np.array([10.0])])  # v, and g
+        >>> np.array(layer(np.array([[1.0, 1.0]], "float32"))).tolist()
+        [[14.0]]
+
     Source: Salimans & Kingma 2016, Weight Normalization, equations 2 and 3; section 3 for
     `initialise_from`.
     """
