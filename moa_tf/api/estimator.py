@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import numpy as np
 import pandas as pd
@@ -265,7 +265,7 @@ class MoAClassifier(ClassifierMixin, BaseEstimator):
                 self.history_.append(history)
                 self._networks.append((member / NETWORK).read_bytes())
             self._preprocessing = (home / PREPROCESSING).read_bytes()
-        self._loaded = None
+        self._loaded: Member | None = None
         self._member()
 
     def _member(self) -> Member:
@@ -287,9 +287,9 @@ class MoAClassifier(ClassifierMixin, BaseEstimator):
 
         signatures, _ = self._read(X, reset=False)
         member = self._member()
-        features = Inference(member.preprocessing)(signatures.inputs())
+        features = cast(dict[str, np.ndarray], Inference(member.preprocessing)(signatures.inputs()))
         several = [probabilities(Inference(network), features) for network in member.networks]
-        return zero_controls(np.mean(several, axis=0, dtype=np.float64), signatures.control)
+        return zero_controls(np.asarray(np.mean(several, axis=0, dtype=np.float64)), signatures.control)
 
     def _probabilities(self, X: Any) -> np.ndarray:
         check_is_fitted(self)

@@ -115,9 +115,9 @@ def explain(
 
         def explain_part(part: Signatures) -> tuple[np.ndarray, np.ndarray]:
             explained = source.explain(part)
-            if images is not None:
+            if images is not None and explained.features is not None:
                 images.add(part, explained.probabilities, explained.features)
-            if near is not None and explained.neighbours is not None:
+            if near is not None and explained.neighbours is not None and explained.similarity is not None:
                 near.add(part, explained.probabilities, explained.neighbours, explained.similarity)
             return explained.importance, explained.probabilities
 
@@ -137,7 +137,7 @@ def explain(
         plot_mechanisms(sums, results / "mechanisms.png", names=names)
         if source.pixels is not None:
             _draw_maps(source, sums, names, top, results)
-        if images is not None:
+        if images is not None and source.pixels is not None:
             images.draw(source.pixels, source.image_size, results / "mean_images.png")
     return Explanation(out, sums.rows, overall, mechanisms)
 
@@ -166,10 +166,11 @@ def _draw_maps(
     from moa_tf.explanation.figures import save_figure
     from moa_tf.explanation.symbols import label_columns
 
+    assert source.pixels is not None
     save_figure(plot_density(source.pixels, source.image_size), directory / "feature_map.png")
     frequent = [i for i in np.argsort(-sums.weights, kind="stable")[:4] if sums.weights[i] > 0]
     if frequent:
         maps = {source.targets[i]: sums.by_target[i, source.drawn] for i in frequent}
-        labels = np.asarray(label_columns(source.columns, names), object)[source.drawn]
+        labels = np.asarray(label_columns(source.columns, names), object)[source.drawn].tolist()
         figure = plot_activations(source.pixels, source.image_size, maps, labels, top, "share", source.grid)
         save_figure(figure, directory / "activation_maps.png")

@@ -227,7 +227,7 @@ def source(data: Dataset | str | os.PathLike[str] | None) -> Dataset | Path | No
 
 def all_of(callbacks: Sequence[Reporter] | None, tensorboard: str | os.PathLike[str] | None) -> Reporter:
     """The callbacks, or the one that stands in for them, and TensorBoard's."""
-    reporters = [LogReporter()] if callbacks is None else list(callbacks)
+    reporters: list[Reporter] = [LogReporter()] if callbacks is None else list(callbacks)
     if tensorboard is not None:
         from moa_tf.training.tensorboard import TensorBoard
 

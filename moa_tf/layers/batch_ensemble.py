@@ -12,6 +12,7 @@ from keras import ops
 from moa_tf.errors import InputError, whole_number
 from moa_tf.layers.dropout import ByteDropout
 from moa_tf.layers.gradient import custom_gradient
+from moa_tf.layers.shapes import known_size
 
 
 @keras.saving.register_keras_serializable(package="moa_tf")
@@ -56,7 +57,7 @@ class BatchEnsembleDense(keras.layers.Layer):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         _check_members(self, input_shape, ranks=(2, 3))
-        inputs = input_shape[-1]
+        inputs = known_size(input_shape)
         limit = 1 / math.sqrt(inputs)
         self.kernel = self.add_weight(
             (inputs, self.units), keras.initializers.RandomUniform(-limit, limit), name="kernel"
@@ -215,7 +216,7 @@ class EnsembleDense(keras.layers.Layer):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         _check_members(self, input_shape, ranks=(3,))
-        inputs = input_shape[-1]
+        inputs = known_size(input_shape)
         limit = 1 / math.sqrt(inputs)
         self.kernel = self.add_weight(
             (self.k, inputs, self.units), keras.initializers.RandomUniform(-limit, limit), name="kernel"

@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from moa_tf.errors import InputError, whole_number
+from moa_tf.layers.shapes import known_size
 
 SMALLEST = 1e-7
 """Probabilities are kept that far from 0 and 1, so that their logits are finite."""
@@ -52,7 +53,7 @@ class Connectivity(keras.layers.Layer):
         self.dimensions = whole_number("dimensions", dimensions, least=0)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        self.features = input_shape[-1]
+        self.features = known_size(input_shape)
         self.prior = self._constant("prior", (self.targets,))
         if self.ids:
             self._make_references()

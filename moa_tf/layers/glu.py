@@ -11,6 +11,7 @@ from keras import ops
 
 from moa_tf.errors import InputError, whole_number
 from moa_tf.layers.ghost_batch_norm import GhostBatchNormalization
+from moa_tf.layers.shapes import known_size
 
 
 def glu_kernel(units: int, inputs: int, seed: int | None, **kwargs: Any) -> keras.layers.Dense:
@@ -63,7 +64,7 @@ class GatedLinearUnit(keras.layers.Layer):
         if kernel is not None and kernel.units != 2 * self.units:
             raise InputError(f"kernel of {kernel.units} units: expected {2 * units}, twice the layer's units")
         self.shares_kernel = kernel is not None
-        self.kernel = kernel
+        self.kernel: Any = kernel
         self.virtual_batch_size = whole_number("virtual_batch_size", virtual_batch_size, optional=True)
         self.momentum = float(momentum)
         self.seed = whole_number("seed", seed, least=0, optional=True)
@@ -74,7 +75,7 @@ class GatedLinearUnit(keras.layers.Layer):
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         if self.kernel is None:
             self.kernel = glu_kernel(
-                self.units, input_shape[-1], self.seed, dtype=self.dtype_policy, name="kernel"
+                self.units, known_size(input_shape), self.seed, dtype=self.dtype_policy, name="kernel"
             )
         if not self.kernel.built:
             self.kernel.build(input_shape)

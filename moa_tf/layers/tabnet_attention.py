@@ -11,6 +11,7 @@ import numpy as np
 from moa_tf.errors import InputError, whole_number
 from moa_tf.layers.entmax import entmax15, sparsemax
 from moa_tf.layers.ghost_batch_norm import GhostBatchNormalization
+from moa_tf.layers.shapes import known_size
 
 MASK_TYPES = {"sparsemax": sparsemax, "entmax": entmax15}
 
@@ -65,8 +66,9 @@ class AttentiveTransformer(keras.layers.Layer):
         )
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        initializer = keras.initializers.RandomNormal(stddev=input_shape[-1] ** -0.25, seed=self.seed)
-        self.kernel = self.add_weight((input_shape[-1], self.units), initializer, name="kernel")
+        width = known_size(input_shape)
+        initializer = keras.initializers.RandomNormal(stddev=width**-0.25, seed=self.seed)
+        self.kernel = self.add_weight((width, self.units), initializer, name="kernel")
         self.normalization.build((input_shape[0], self.units))
 
     def call(self, inputs: Any, prior: Any = None, training: bool | None = None) -> Any:

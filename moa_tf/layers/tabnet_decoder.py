@@ -10,6 +10,7 @@ from keras import ops
 from moa_tf.errors import InputError, whole_number
 from moa_tf.layers.glu import FeatureTransformer, glu_kernel
 from moa_tf.layers.seeds import part_seed
+from moa_tf.layers.shapes import known_size
 
 
 @keras.saving.register_keras_serializable(package="moa_tf")
@@ -103,7 +104,7 @@ class TabNetDecoder(keras.layers.Layer):
         self.seed = whole_number("seed", seed, least=0, optional=True)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        batch, steps, width = input_shape
+        batch, steps, width = input_shape[0], known_size(input_shape, 1), known_size(input_shape)
         seeds = [part_seed(self.seed, 100 * step) for step in range(steps + 1)]
         dtype = {"dtype": self.dtype_policy}
         self.shared = [

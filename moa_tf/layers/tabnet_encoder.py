@@ -13,6 +13,7 @@ from moa_tf.errors import InputError, whole_number
 from moa_tf.layers.ghost_batch_norm import GhostBatchNormalization
 from moa_tf.layers.glu import FeatureTransformer, glu_kernel
 from moa_tf.layers.seeds import part_seed
+from moa_tf.layers.shapes import known_size
 from moa_tf.layers.tabnet_attention import MASK_TYPES, AttentiveTransformer, group_matrix
 
 
@@ -101,7 +102,7 @@ class TabNetEncoder(keras.layers.Layer):
         self.seed = whole_number("seed", seed, least=0, optional=True)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        batch, features = input_shape
+        batch, features = input_shape[0], known_size(input_shape)
         matrix = group_matrix(self.groups, features)
         self._set_groups(matrix)
         width = self.n_d + self.n_a
@@ -161,7 +162,8 @@ class TabNetEncoder(keras.layers.Layer):
     def call(self, inputs: Any, prior: Any = None, training: bool | None = None) -> dict[str, Any]:
         x = self.normalization(inputs, training=training)
         _, attention = self._split(self.transformers[0](x, training=training))
-        steps, masks, entropy = [], [], 0.0
+        steps: list[Any] = []
+        masks, entropy = [], 0.0
         for transformer, attentive in zip(self.transformers[1:], self.attention, strict=True):
             mask = attentive(attention, prior=prior, training=training)
             if self.lambda_sparse > 0:
@@ -215,9 +217,9 @@ def check_architecture(
     sizes |= {"n_shared": (n_shared, 0), "n_independent": (n_independent, 0)}
     for name, (value, least) in sizes.items():
         whole_number(name, value, least)
-    for name, value, least in (("gamma", gamma, 1), ("lambda_sparse", lambda_sparse, 0)):
-        if not value >= least:
-            raise InputError(f"{name}={value}: expected at least {least}")
+    for name, weight, least in (("gamma", gamma, 1), ("lambda_sparse", lambda_sparse, 0)):
+        if not weight >= least:
+            raise InputError(f"{name}={weight}: expected at least {least}")
     if n_shared + n_independent < 1:
         raise InputError("n_shared=0 with n_independent=0: expected at least one GLU layer")
     if mask_type not in MASK_TYPES:

@@ -80,7 +80,7 @@ class WeightNormDense(keras.layers.Layer):
             ),
             autocast=False,
         )
-        self.bias = None
+        self.bias: Any = None
         if self.use_bias:
             self.bias = self.add_weight(name="bias", shape=(self.units,), initializer=self.bias_initializer)
         self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: inputs})

@@ -32,8 +32,11 @@ Item = TypeVar("Item")
 class Model(Protocol):
     """What `predict_table` needs of a model; see `ServedModel` for its attributes."""
 
-    spec: SignatureSpec
-    target_names: tuple[str, ...]
+    @property
+    def spec(self) -> SignatureSpec: ...
+
+    @property
+    def target_names(self) -> tuple[str, ...]: ...
 
     @property
     def batch_size(self) -> int: ...

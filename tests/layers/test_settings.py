@@ -188,6 +188,10 @@ def test_settings_out_of_range_are_refused():
         (lambda: layers.NearestIndex([1, np.nan]), "expected finite numbers"),
         (lambda: layers.ByteDropout(0.5, seed=-1), "seed=-1: expected at least 0, or None"),
         (lambda: layers.ByteDropout(0.5, seed=1.5), "seed=1.5: expected a whole number, at least 0, or None"),
+        (
+            lambda: layers.BatchEnsembleDense(3, 4)(keras.Input((None,))),
+            r"inputs of shape \(None, None\): expected a known size of axis -1",
+        ),
         (lambda: layers.CELU(0), "alpha=0: expected above 0"),
         (lambda: preprocessing.TimeEncoding([]), "expected at least one, finite and ascending"),
         (lambda: preprocessing.TimeEncoding([24, 24]), "expected at least one, finite and ascending"),
