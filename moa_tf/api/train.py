@@ -209,7 +209,7 @@ def train(
     return TrainedRun(run.directory, model, chosen, metrics)
 
 
-def check_choices(missing: str, precision: str, storage: str) -> None:
+def check_choices(missing: str, precision: str, storage: str = "memory") -> None:
     """Refuses what is none of the choices, with one clear line."""
     require(storage in CHOICES, "storage", storage, f"one of {', '.join(CHOICES)}")
     require(missing in ("refuse", "median"), "missing", missing, "refuse or median")
