@@ -81,7 +81,7 @@ class MedianImputation(AdaptedLayer):
         x = self._wide(inputs)
         # What is not used has the median 0.
         stands_in = ops.logical_or(ops.isnan(x), ops.equal(self.used, 0.0))
-        return ops.cast(ops.where(stands_in, self.median, x), self.compute_dtype)
+        return ops.cast(ops.where(stands_in, ops.convert_to_tensor(self.median), x), self.compute_dtype)
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> Sequence[int | None]:
         return input_shape
