@@ -10,7 +10,7 @@ from keras import ops
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from moa_tf.data.prior import PRIOR_FLOOR
+from moa_tf.data.prior import PRIOR_FLOOR, label_sums
 from moa_tf.ensemble.weights import FLOOR, logit
 
 Method = Literal["none", "temperature", "isotonic"]
@@ -95,7 +95,9 @@ def read_calibration(values: dict[str, Any] | None) -> Calibration | None:
     return Isotonic(groups, tuple((tuple(x), tuple(y)) for x, y in values["knots"]))
 
 
-def fit_calibration(targets: np.ndarray, probabilities: np.ndarray, method: Method) -> Calibration | None:
+def fit_calibration(
+    targets: np.ndarray, probabilities: np.ndarray, method: Method, rows: np.ndarray | None = None
+) -> Calibration | None:
     """Fits one function for each third of the targets, those with the fewest positives first.
 
     Args:
@@ -105,13 +107,18 @@ def fit_calibration(targets: np.ndarray, probabilities: np.ndarray, method: Meth
             all rising functions, within [PRIOR_FLOOR, 1 − PRIOR_FLOOR]. Its steps ask for many positives: on tables of
             some hundred signatures it is the worse for it (log loss .0663 and .1117 on NCI-60 and GDSC for a blend of
             linear, connectivity and mlp, .0627 and .1044 by temperature, .0629 and .1050 without).
+        rows: [M] which rows count; None is all.
     """
     if method == "none":
         return None
-    groups = frequency_groups(targets)
+    rows = np.arange(len(targets)) if rows is None else rows
+    groups = _thirds(label_sums(targets, rows))
     # One after another, as each is a third of both tables in float64.
     cells = (
-        [np.asarray(values[:, groups == group], np.float64).ravel() for values in (targets, probabilities)]
+        [
+            values[np.ix_(rows, np.flatnonzero(groups == group))].astype(np.float64).ravel()
+            for values in (targets, probabilities)
+        ]
         for group in range(groups.max() + 1)
     )
     numbers = tuple(groups.tolist())
@@ -123,7 +130,11 @@ def fit_calibration(targets: np.ndarray, probabilities: np.ndarray, method: Meth
 
 def frequency_groups(targets: np.ndarray) -> np.ndarray:
     """[T] numbers from 0: the targets in up to `GROUPS` equal parts, by their positives, fewest first."""
-    order = np.argsort(np.asarray(targets).sum(axis=0, dtype=np.float64), kind="stable")
+    return _thirds(np.asarray(targets).sum(axis=0))
+
+
+def _thirds(positives: np.ndarray) -> np.ndarray:
+    order = np.argsort(positives, kind="stable")
     groups = np.empty(len(order), np.int64)
     for number, members in enumerate(np.array_split(order, min(GROUPS, len(order)))):
         groups[members] = number

@@ -199,7 +199,7 @@ def _cross_calibrated(labels: np.ndarray, probabilities: np.ndarray, home: np.nd
     for fold in np.unique(home):
         others = home != fold
         if others.any():
-            calibration = fit_calibration(labels[others], probabilities[others], "temperature")
+            calibration = fit_calibration(labels, probabilities, "temperature", np.flatnonzero(others))
             found[~others] = _calibrated(calibration, probabilities[~others])
     return found
 
