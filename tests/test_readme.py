@@ -30,4 +30,4 @@ def test_the_section_from_python_runs(tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert printed.count("fold 0 seed 0 {'loss'") == 3
     assert "result " in printed
-    assert len(list((tmp_path / "board" / "fold-0-seed-0").iterdir())) == 3
+    assert len(list((tmp_path / "board" / "fold-0-seed-0").iterdir())) == 1

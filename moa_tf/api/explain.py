@@ -15,7 +15,9 @@ from moa_tf.atomic import check_directory, publish_directory
 from moa_tf.config import require
 from moa_tf.errors import InputError
 from moa_tf.paths import local_path
+from moa_tf.startup import start
 from moa_tf.training.reporter import log
+from moa_tf.training.run import DESCRIPTION
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,6 +90,8 @@ def explain(
         raise InputError(f"--targets {targets}: expected only with --compare")
     names = read_gene_names(local_path("genes", genes)) if genes else {}
     known = read_targets(local_path("targets", targets), tell) if targets else None
+    if (path / DESCRIPTION).is_file():
+        start()  # a run's networks, unlike an exported model's, are Keras's
     start_tensorflow()
     from moa_tf.explanation.importance import (
         explain_table,

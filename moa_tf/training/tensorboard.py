@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 import time
 from pathlib import Path
+from typing import Any
 
 from moa_tf.atomic import writing
 from moa_tf.training.reporter import Reporter
@@ -18,14 +21,14 @@ SCALARS = {
 
 
 class TensorBoard(Reporter):
-    """Writes each epoch's training loss, validation loss and learning rate as event files.
+    """Writes each epoch's training loss, validation loss and learning rate to event files.
 
     Every network gets a folder `[MODEL/]fold-0-seed-0` of its own: TensorBoard draws them as runs, one over the other.
     The validation loss is the log loss of the rows that are held out of the network: of an inner fold's where something
-    is chosen, else the fold's own. A training that is resumed goes on in the same folder.
+    is chosen, else the fold's own. A training that is resumed goes on in the same folder, in a further file.
 
-    The event files are written by TensorFlow's record writer, which is there on JAX too; the package `tensorboard`,
-    which draws them, need not be.
+    The events are written by TensorFlow's record writer, which is there on JAX too; the package `tensorboard`, which
+    draws them, need not be.
 
     Args:
         directory: as for `tensorboard --logdir`.
@@ -37,29 +40,51 @@ class TensorBoard(Reporter):
     def __init__(self, directory: Path) -> None:
         self.directory, self.model = Path(directory), ""
         self._folder = self.directory
+        self._file: Any = None
 
     def run(self, name: str) -> None:
         self.model = name
 
     def member(self, label: str, epochs: int, steps: int) -> None:
+        self._close()
         self._folder = self.directory / self.model / re.sub(r"[^\w.]+", "-", label).strip("-")
 
     def epoch(self, epoch: int, figures: dict[str, float]) -> None:
-        import tensorflow as tf
-        from tensorflow.core.framework.summary_pb2 import Summary
-        from tensorflow.core.util.event_pb2 import Event
-
-        now = time.time()
-        values = [
-            Summary.Value(tag=tag, simple_value=figures[name])
-            for name, tag in SCALARS.items()
-            if name in figures
-        ]
-        # A file an epoch, closed at once: there is no moment at which a kill leaves half a record.
+        values = {tag: figures[name] for name, tag in SCALARS.items() if name in figures}
         with writing(self._folder):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            file = self._folder / f"events.out.tfevents.{now:.6f}.{epoch:06d}"
-            with tf.io.TFRecordWriter(str(file)) as records:
-                records.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
-                event = Event(wall_time=now, step=epoch + 1, summary=Summary(value=values))
-                records.write(event.SerializeToString())
+            if self._file is None:
+                self._file = _open(self._folder)
+            _write(self._file, step=epoch + 1, values=values)
+
+    def metrics(self, metrics: dict[str, Any]) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._file = None
+
+
+def _open(folder: Path) -> Any:
+    """A new event file."""
+    import tensorflow as tf
+
+    folder.mkdir(parents=True, exist_ok=True)
+    # TensorBoard reads a folder's files in the order of their names.
+    name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+    file = tf.io.TFRecordWriter(str(folder / name))
+    _write(file, file_version="brain.Event:2")
+    return file
+
+
+def _write(file: Any, values: dict[str, float] | None = None, **fields: Any) -> None:
+    from tensorflow.core.framework.summary_pb2 import Summary
+    from tensorflow.core.util.event_pb2 import Event
+
+    event = Event(wall_time=time.time(), **fields)
+    if values is not None:
+        event.summary.CopyFrom(
+            Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
+        )
+    file.write(event.SerializeToString())
+    file.flush()  # a kill loses nothing that was written

@@ -1,7 +1,9 @@
 """The functions of `moa_tf` beside the commands of the same name."""
 
+import importlib.util
 import json
 import logging
+import os
 import subprocess
 import sys
 
@@ -42,7 +44,7 @@ def test_train_is_the_command(trained, data, call, tmp_path, kept):
     theirs = pd.read_parquet(tmp_path / "r" / "oof.parquet").set_index("sig_id")
     ours = trained.out_of_fold()
     pd.testing.assert_frame_equal(ours[ours["fold"] == 1], theirs)
-    assert len(list((tmp_path / "board" / "fold-1-seed-0").iterdir())) == 3
+    assert len(list((tmp_path / "board" / "fold-1-seed-0").iterdir())) == 1
     assert trained.metrics == json.loads((trained.directory / "metrics.json").read_text())
     assert (trained.model, trained.preset) == ("mlp", "small")
     assert any("preset small (by itself for 400 signatures)" in line for line in kept.lines)
@@ -197,3 +199,43 @@ def test_a_wrong_call_is_an_input_error_before_anything_is_written(
         moa_tf.train(read_dataset(data), **options)
     assert isinstance(raised.value, ValueError)
     assert not list(tmp_path.iterdir())
+
+
+JAX = """
+import sys
+import numpy as np, pandas as pd, moa_tf
+data, home = sys.argv[1:]
+settings = {"hidden": (16,), "decays": (), "early_stopping": 0}
+run = moa_tf.train(
+    data, backend="jax", folds=2, epochs=2, settings=settings, out=f"{home}/run", tensorboard=f"{home}/board"
+)
+features = pd.read_csv(f"{data}/test_features.csv").head(30)
+version = run.export(f"{home}/models")
+predicted = moa_tf.load_model(version).predict(features)
+assert moa_tf.explain(version, features.head(4), f"{home}/explained").signatures == 4
+for call, message in (
+    (lambda: moa_tf.explain(run.directory, features, f"{home}/other"), "Keras runs on jax in this process"),
+    (lambda: moa_tf.train(data), "expected backend='jax'"),
+):
+    try:
+        call()
+    except moa_tf.InputError as error:
+        assert message in str(error), error
+    else:
+        raise AssertionError(message)
+rng = np.random.default_rng(0)
+X, Y = rng.normal(size=(60, 5)), rng.integers(0, 2, (60, 3))
+assert moa_tf.MoAClassifier(epochs=1, settings=settings).fit(X, Y).predict_proba(X).shape == (60, 3)
+predicted.to_csv(f"{home}/p.csv", index=False)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
+def test_on_jax(data, tmp_path):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("KERAS_")}
+    subprocess.run([sys.executable, "-c", JAX, str(data), str(tmp_path)], env=environment, check=True)
+    assert len(list((tmp_path / "board" / "fold-1-seed-0").iterdir())) == 1
+    model = moa_tf.load_model(tmp_path / "models")
+    here = model.predict(pd.read_csv(data / "test_features.csv").head(30))
+    pd.testing.assert_frame_equal(here, pd.read_csv(tmp_path / "p.csv"), check_dtype=False, atol=1e-6)
