@@ -118,9 +118,13 @@ def build(preprocessing: keras.Model, config: CNN1DConfig, prior: np.ndarray, se
         Keras model from `{"features": [B, F]}` to [B, T] float32 logits.
 
     Example:
-        >>> preprocessing = FAMILY.fit_preprocessing(signatures, CNN1DConfig(), 0)
-        >>> network = FAMILY.build(preprocessing, CNN1DConfig(), targets.mean(axis=0), 0)
-        >>> logits = network(preprocessing(signatures.inputs()))
+        >>> from moa_tf.data.simulate import simulate
+        >>> data, config = simulate(100, genes=30, cells=8), CNN1DConfig(hidden=16, channels=4, filters=4)
+        >>> preprocessing = FAMILY.fit_preprocessing(data.signatures, config, 0)
+        >>> network = FAMILY.build(preprocessing, config, data.targets.mean(axis=0), 0)
+        >>> inputs = {name: data.signatures.inputs()[name] for name in preprocessing.input}
+        >>> tuple(network(preprocessing(inputs)).shape) == data.targets.shape
+        True
 
     Source: lish-moa, second place, '1D-CNN'; Salimans & Kingma (2016) for the weight normalisation.
     """

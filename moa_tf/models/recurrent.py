@@ -148,9 +148,13 @@ def build(
         Keras model from `{"features": [B, F], "context": [B, K]}` to [B, T] float32 logits.
 
     Example:
-        >>> preprocessing = GRU.fit_preprocessing(signatures, RecurrentConfig(), 0)
-        >>> network = GRU.build(preprocessing, RecurrentConfig(), targets.mean(axis=0), 0)
-        >>> logits = network(preprocessing(signatures.inputs()))
+        >>> from moa_tf.data.simulate import simulate
+        >>> data, config = simulate(100, genes=30, cells=8), RecurrentConfig(step_size=8, embedding=4, units=4)
+        >>> preprocessing = GRU.fit_preprocessing(data.signatures, config, 0)
+        >>> network = GRU.build(preprocessing, config, data.targets.mean(axis=0), 0)
+        >>> inputs = {name: data.signatures.inputs()[name] for name in preprocessing.input}
+        >>> tuple(network(preprocessing(inputs)).shape) == data.targets.shape
+        True
 
     Source: Hochreiter & Schmidhuber 1997, Long Short-Term Memory; Cho et al. 2014, Learning Phrase Representations,
     section 2.3, for the GRU; Schuster & Paliwal 1997 for both directions.

@@ -120,9 +120,13 @@ def build(preprocessing: keras.Model, config: ResNetConfig, prior: np.ndarray, s
         Keras model from `{"features": [B, F], "selected": [B, S]}` to [B, T] float32 logits.
 
     Example:
-        >>> preprocessing = FAMILY.fit_preprocessing(signatures, ResNetConfig(), 0)
-        >>> network = FAMILY.build(preprocessing, ResNetConfig(), targets.mean(axis=0), 0)
-        >>> logits = network(preprocessing(signatures.inputs()))
+        >>> from moa_tf.data.simulate import simulate
+        >>> data, config = simulate(100, genes=30, cells=8), ResNetConfig(selected=10, wide=16, narrow=8)
+        >>> preprocessing = FAMILY.fit_preprocessing(data.signatures, config, 0)
+        >>> network = FAMILY.build(preprocessing, config, data.targets.mean(axis=0), 0)
+        >>> inputs = {name: data.signatures.inputs()[name] for name in preprocessing.input}
+        >>> tuple(network(preprocessing(inputs)).shape) == data.targets.shape
+        True
 
     Source: guitarmind/kaggle_moa_winner_hungry_for_gold, '2heads-ResNest'; its training, which unfreezes the network
     on the rows that it is judged by, is not followed.
