@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from moa_tf.api.train import Backend, Missing, Storage, Strategy, all_of, check_choices, source
-from moa_tf.atomic import check_directory
+from moa_tf.atomic import check_directory, writing
 from moa_tf.baselines.base import BASELINES, get_baseline
 from moa_tf.data.loading import load
 from moa_tf.errors import InputError
@@ -60,6 +60,7 @@ class Comparison:
         ]
         return pd.DataFrame(rows).set_index("name")
 
+    @writing()
     def export(self, root: str | os.PathLike[str]) -> Path:
         """Exports the blend, or where there is none the best model that is of networks.
 
@@ -76,6 +77,7 @@ class Comparison:
         return export_finished(self.directory / names[0], local_path("root", root))
 
 
+@writing()
 def compare(
     data: Dataset | str | os.PathLike[str],
     *,

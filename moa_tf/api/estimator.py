@@ -32,7 +32,7 @@ except ImportError as error:
 if TYPE_CHECKING:
     from sklearn.utils import Tags
 
-    from moa_tf.models.base import Member
+    from moa_tf.training.inference import Inference
 
 SMALLEST = 1e-7
 """Probabilities are kept that far from 0 and 1, so that their logits are finite."""
@@ -59,7 +59,8 @@ class MoAClassifier(ClassifierMixin, BaseEstimator):
         seeds: networks, of whose probabilities the mean is taken.
         missing: `median`: X may hold NaN.
         precision: Keras dtype policy of the networks, or `auto`.
-        random_state: `--seed`; a RandomState or None draws one.
+        random_state: `--seed`; a RandomState or None draws one. Deterministic operations, which a GPU needs to give
+            the same bits again, are the caller's to ask for.
         fold: the number of the fold whose random streams are taken: with the seed and the rows of a run's fold, what
             is fitted is that fold's model.
         verbose: give what is chosen, and how far it is, to the logger `moa_tf`.
@@ -265,30 +266,29 @@ class MoAClassifier(ClassifierMixin, BaseEstimator):
                 self.history_.append(history)
                 self._networks.append((member / NETWORK).read_bytes())
             self._preprocessing = (home / PREPROCESSING).read_bytes()
-        self._loaded: Member | None = None
-        self._member()
+        self._loaded: tuple[Inference, list[Inference]] | None = None
+        self._models()
 
-    def _member(self) -> Member:
-        """The models, loaded once in a process."""
+    def _models(self) -> tuple[Inference, list[Inference]]:
+        """Preprocessing and networks, loaded once in a process."""
         loaded = self.__dict__.get("_loaded")
         if loaded is None:
             start_keras()
-            from moa_tf.models.base import Member
+            from moa_tf.training.inference import Inference
 
             get_family(self.model)  # registers the layers that the files name
-            loaded = Member(_load(self._preprocessing), [_load(network) for network in self._networks])
-            self._loaded = loaded
+            networks = [Inference(_load(network)) for network in self._networks]
+            loaded = self._loaded = (Inference(_load(self._preprocessing)), networks)
         return loaded
 
     def _sigmoid(self, X: Any) -> np.ndarray:
         """[N, T] mean probability of the networks, 0 for controls."""
-        from moa_tf.training.follow import probabilities
-        from moa_tf.training.inference import Inference
-
         signatures, _ = self._read(X, reset=False)
-        member = self._member()
-        features = cast(dict[str, np.ndarray], Inference(member.preprocessing)(signatures.inputs()))
-        several = [probabilities(Inference(network), features) for network in member.networks]
+        preprocessing, networks = self._models()
+        from moa_tf.training.follow import probabilities
+
+        features = cast(dict[str, np.ndarray], preprocessing(signatures.inputs()))
+        several = [probabilities(network, features) for network in networks]
         return zero_controls(np.asarray(np.mean(several, axis=0, dtype=np.float64)), signatures.control)
 
     def _probabilities(self, X: Any) -> np.ndarray:

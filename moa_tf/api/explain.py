@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moa_tf.api.predict import start_tensorflow
-from moa_tf.atomic import check_directory, publish_directory
+from moa_tf.atomic import check_directory, publish_directory, writing
 from moa_tf.config import require
 from moa_tf.errors import InputError
 from moa_tf.paths import local_path
@@ -44,6 +44,7 @@ class Explanation:
     mechanisms: pd.DataFrame
 
 
+@writing()
 def explain(
     model: str | os.PathLike[str],
     features: pd.DataFrame | str | os.PathLike[str],

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moa_tf.api.predict import start_tensorflow
-from moa_tf.atomic import check_directory, publish_directory
+from moa_tf.atomic import check_directory, publish_directory, writing
 from moa_tf.errors import InputError
 from moa_tf.paths import local_path
 from moa_tf.training.reporter import log
@@ -41,6 +41,7 @@ class RankedDrugs:
         return pd.read_csv(self.directory / "hypotheses.csv")
 
 
+@writing()
 def rank(
     model: str | os.PathLike[str],
     features: pd.DataFrame | str | os.PathLike[str],

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from moa_tf.atomic import check_directory
+from moa_tf.atomic import check_directory, writing
 from moa_tf.config import PRECISIONS, Recipe, Settings, override, require, to_assignments
 from moa_tf.data.loading import load
 from moa_tf.data.storage import CHOICES
@@ -54,6 +54,7 @@ class TrainedRun:
 
         return pd.read_parquet(self.directory / "oof.parquet").set_index("sig_id")
 
+    @writing()
     def export(self, root: str | os.PathLike[str] | None = None, reference: bool = True) -> Path:
         """Exports the run as a SavedModel, unless these very models were exported there before.
 
@@ -74,6 +75,7 @@ class TrainedRun:
         return export_finished(self.directory, path, reference) if there is None else there
 
 
+@writing()
 def train(
     data: Dataset | str | os.PathLike[str] | None = None,
     *,

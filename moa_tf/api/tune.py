@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moa_tf.api.train import Backend, Missing, Strategy, all_of, check_choices, source
-from moa_tf.atomic import check_directory
+from moa_tf.atomic import check_directory, writing
 from moa_tf.config import Settings, override, require, to_assignments
 from moa_tf.data.loading import load
 from moa_tf.errors import InputError
@@ -62,6 +62,7 @@ class TunedModel:
         return pd.DataFrame(rows).rename_axis("trial")
 
 
+@writing()
 def tune(
     data: Dataset | str | os.PathLike[str],
     *,
