@@ -112,6 +112,17 @@ def tune(
     )
     command = ["moa-tf", "train", "--data", str(data), "--model", model, "--preset", tuned.preset, *given]
     command += ["--missing", "median"] * missing
+    # What else was asked for decides which drugs the fold holds out, or how it is trained.
+    asked = (
+        ("--backend", backend, "tensorflow"),
+        ("--strategy", strategy, "none"),
+        ("--split", split, "drug"),
+        ("--folds", folds, 5),
+        ("--seeds", seeds, 1),
+        ("--precision", precision, "float32"),
+        ("--seed", seed, 0),
+    )
+    command += [text for option, value, usual in asked if value != usual for text in (option, str(value))]
     print_lines(
         f"\nNext: {shlex.join([*command, '--only-fold', str(fold)])} {_options(best)}".rstrip(),
     )

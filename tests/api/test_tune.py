@@ -101,7 +101,7 @@ def test_the_command_prints_what_train_takes(data, call, tmp_path):
     assert figures["trials"][0]["settings"] == {}
     line = shlex.split(out.partition("Next: ")[2].splitlines()[0])
     assert line[:3] == ["moa-tf", "train", "--data"]
-    assert "--only-fold 1" in out
+    assert "--folds 2 --only-fold 1" in out
     given = [line[place + 1] for place, word in enumerate(line) if word == "--set"]
     assert dict(each.split("=") for each in given) == figures["best"]["settings"]
 
