@@ -91,7 +91,7 @@ def in_a_process_of_its_own(work):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("after", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_kill_at_every_write(after, whole, go, monkeypatch, tmp_path, ridge):
     writes = Writes(monkeypatch)
     go(tmp_path / "counted", refit=True)
@@ -111,6 +111,7 @@ def test_a_kill_at_every_write(after, whole, go, monkeypatch, tmp_path, ridge):
         assert_same(out, metrics, whole)
 
 
+@pytest.mark.slow
 def test_a_damage_to_every_file(whole, go, ridge, messages, tmp_path):
     files = [path.relative_to(whole[0]) for path in sorted(whole[0].rglob("*")) if path.is_file()]
     for file in files:
