@@ -24,7 +24,7 @@ PAGES = {"gru": "recurrent", "lstm": "recurrent"}
 """Family -> its page, where that is called otherwise."""
 MARKS = ("<!-- presets, by docs/figures.py -->", "<!-- end of presets -->")
 
-WIDTH, HEIGHT, GAP, LANE, MARGIN = 370, 26, 16, 60, 10
+WIDTH, HEIGHT, GAP, LANE, MARGIN = 400, 26, 16, 60, 10
 FILLS = {"input": "#cfe3f4", "weights": "#d3ebdd", "other": "#eceff1"}
 
 
