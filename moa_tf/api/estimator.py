@@ -73,7 +73,7 @@ class MoAClassifier(ClassifierMixin, BaseEstimator):
         preset_: the preset.
         history_: of each network, what `history.json` holds in a run.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> rng = np.random.default_rng(0)
         >>> X = rng.normal(size=(60, 5)); Y = (X[:, :2] > 0).astype(int)

@@ -25,7 +25,7 @@ def export(run: Path, saved_model_root: Path, reference: bool, json_file: Path |
     root may be one that TensorFlow Serving watches.
 
     \b
-    Example:
+    Examples:
       moa-tf export runs/mlp-20261122-103000 saved_models/mlp
     """
     check_directory(saved_model_root)

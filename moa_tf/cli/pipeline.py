@@ -172,7 +172,7 @@ def status(root: Path, last: int, html: Path | None, json_file: Path | None) -> 
     """The last runs of the pipeline in ROOT: components, artifacts, blessed or refused and why.
 
     \b
-    Example:
+    Examples:
       moa-tf pipeline status pipeline_runs/mlp
     """
     _require_tfx()
@@ -239,7 +239,7 @@ def compile_(
     DIR/data. The schema is written beside OUT, to be copied to DIR.
 
     \b
-    Example:
+    Examples:
       moa-tf pipeline compile --data lish-moa --in-container /gcs/bucket/moa --image europe-docker.pkg.dev/p/r/moa-tf
           pipeline.json
     """

@@ -42,7 +42,7 @@ class BatchEnsembleDense(keras.layers.Layer):
 
     Source: Wen et al. 2020, BatchEnsemble, equation 5; Gorishniy et al. 2025, TabM, section 3.3 for how it starts.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from moa_tf.layers import BatchEnsembleDense
         >>> tuple(BatchEnsembleDense(5, k=3, random_signs=True)(np.ones((2, 4), "float32")).shape)
@@ -123,7 +123,7 @@ class BatchEnsembleBlocks(keras.layers.Layer):
 
     Source: Gorishniy et al. 2025, TabM, section 3.3.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from moa_tf.layers import BatchEnsembleBlocks
         >>> tuple(BatchEnsembleBlocks((8, 5), k=3, dropout=0.1)(np.ones((2, 4), "float32")).shape)
@@ -196,7 +196,7 @@ class EnsembleDense(keras.layers.Layer):
     Raises:
         InputError: units or k below 1; inputs of another number of members.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from moa_tf.layers import EnsembleDense
         >>> layer = EnsembleDense(1, k=2)
@@ -258,7 +258,7 @@ class MeanProbability(keras.layers.Layer):
     Raises:
         InputError: members below 1 or above k.
 
-    Example:
+    Examples:
         >>> import keras, numpy as np
         >>> from moa_tf.layers import MeanProbability
         >>> logits = np.log([[[1 / 4], [1.0]]]).astype("float32")  # of 0.2 and 0.5

@@ -22,7 +22,7 @@ class FastBatchNormalization(keras.layers.BatchNormalization):
     The shift by the first row changes nothing but the rounding: σ² has a relative error of about 1e-7 (δ/σ)², which is
     small however far the mean is from 0. A batch without rows leaves the moving statistics as they are.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from moa_tf.layers import FastBatchNormalization
         >>> x = np.array([[1000.0], [1002.0]], "float32")

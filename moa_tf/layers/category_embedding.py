@@ -26,7 +26,7 @@ class CategoryEmbedding(keras.layers.Layer):
     Raises:
         InputError: no columns, a size or a width below 1.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from moa_tf.layers import CategoryEmbedding
         >>> tuple(CategoryEmbedding(sizes=(3, 2), embedding_dim=4)(np.array([[2, 0], [1, 1]])).shape)
@@ -88,7 +88,7 @@ class NearestIndex(keras.layers.Layer):
     Raises:
         InputError: no values, or one that is not finite.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from moa_tf.layers import NearestIndex
         >>> np.array(NearestIndex((24, 48, 72))(np.array([48.0, 70.0]))).ravel().tolist()

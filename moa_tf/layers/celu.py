@@ -28,7 +28,7 @@ class CELU(keras.layers.Layer):
     Raises:
         InputError: α is not above 0.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from moa_tf.layers import CELU
         >>> np.array(CELU(0.5)(np.array([-100.0, 0.0, 3.0], "float32"))).tolist()

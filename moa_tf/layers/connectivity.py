@@ -32,7 +32,7 @@ class Connectivity(keras.layers.Layer):
 
     Input: [B, F]. Output: [B, T] logits.
 
-    Example:
+    Examples:
         >>> import keras, numpy as np
         >>> from moa_tf.layers import Connectivity
         >>> layer, references = Connectivity(targets=2), np.array([[1.0, 0.0], [0.0, 1.0]], "float32")

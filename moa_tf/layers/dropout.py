@@ -28,7 +28,7 @@ class ByteDropout(keras.layers.Dropout):
         noise_shape: as in `keras.layers.Dropout`.
         seed: as in `keras.layers.Dropout`.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from moa_tf.layers import ByteDropout
         >>> sorted(set(np.array(ByteDropout(0.5, seed=1)(np.ones((9, 9), "float32"), training=True)).ravel().tolist()))

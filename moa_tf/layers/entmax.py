@@ -152,7 +152,7 @@ class Sparsemax(_SparseActivation):
     Args:
         axis: the axis along which the output sums to 1.
 
-    Example:
+    Examples:
         >>> import keras
         >>> from moa_tf.layers import Sparsemax
         >>> logits = keras.ops.convert_to_tensor([[1.0, 1.0, 0.0], [0.5, 0.0, -2.0]])
@@ -171,7 +171,7 @@ class Entmax15(_SparseActivation):
     Args:
         axis: the axis along which the output sums to 1.
 
-    Example:
+    Examples:
         >>> import keras
         >>> from moa_tf.layers import Entmax15
         >>> logits = keras.ops.convert_to_tensor([[1.0, 1.0, -4.0]])

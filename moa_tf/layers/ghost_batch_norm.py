@@ -41,7 +41,7 @@ class GhostBatchNormalization(keras.layers.Layer):
         InputError: virtual_batch_size below 1, momentum outside [0, 1), epsilon not above 0, or an input
             that is not [B, F].
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from moa_tf.layers import GhostBatchNormalization
         >>> layer = GhostBatchNormalization(virtual_batch_size=2, epsilon=1e-12)

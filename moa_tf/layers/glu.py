@@ -43,7 +43,7 @@ class GatedLinearUnit(keras.layers.Layer):
     Raises:
         InputError: units below 1, or a kernel of another width than 2 · units.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from moa_tf.layers import GatedLinearUnit
         >>> tuple(GatedLinearUnit(units=8)(np.zeros((4, 5), "float32")).shape)
@@ -132,7 +132,7 @@ class FeatureTransformer(keras.layers.Layer):
     Raises:
         InputError: neither shared nor independent layers.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from moa_tf.layers import FeatureTransformer
         >>> tuple(FeatureTransformer(units=8, n_independent=2)(np.zeros((4, 5), "float32")).shape)

@@ -36,7 +36,7 @@ class AttentiveTransformer(keras.layers.Layer):
     Raises:
         InputError: units below 1 or an unknown mask_type.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from moa_tf.layers import AttentiveTransformer
         >>> mask = AttentiveTransformer(units=6, seed=0)(np.ones((2, 3), "float32"))

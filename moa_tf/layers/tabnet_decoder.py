@@ -27,7 +27,7 @@ class RandomGroupMask(keras.layers.Layer):
     Raises:
         InputError: units below 1, or ratio outside (0, 1).
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from moa_tf.layers import RandomGroupMask
         >>> mask = np.array(RandomGroupMask(units=100, ratio=0.8, seed=1)(np.zeros((90, 7), "float32")))
@@ -76,7 +76,7 @@ class TabNetDecoder(keras.layers.Layer):
     Raises:
         InputError: units below 1, a negative number of layers, or neither shared nor independent ones.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from moa_tf.layers import TabNetDecoder
         >>> tuple(TabNetDecoder(units=5)(np.zeros((4, 3, 8), "float32")).shape)
@@ -155,7 +155,7 @@ class ReconstructionError(keras.layers.Layer):
 
     Input: x̂ [B, F], x [B, F], S [B, F], 1 where x was hidden. Output: [B] float32.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from moa_tf.layers import ReconstructionError
         >>> x = np.array([[0.0, 1.0], [2.0, 1.0]], "float32")

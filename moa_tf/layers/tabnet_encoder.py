@@ -60,7 +60,7 @@ class TabNetEncoder(keras.layers.Layer):
     Raises:
         InputError: a setting out of its range, or groups that overlap or name features that do not exist.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from moa_tf.layers import TabNetEncoder
         >>> outputs = TabNetEncoder(n_d=4, n_steps=3)(np.ones((2, 6), "float32"))

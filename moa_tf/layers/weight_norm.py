@@ -36,7 +36,7 @@ class WeightNormDense(keras.layers.Layer):
     Returns:
         [B, ..., units] in the layer's compute dtype. ‖v‖ is computed in the dtype of the variables.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from moa_tf.layers import WeightNormDense
         >>> layer = WeightNormDense(1, use_bias=False)

@@ -117,7 +117,7 @@ def build(preprocessing: keras.Model, config: CNN1DConfig, prior: np.ndarray, se
     Returns:
         Keras model from `{"features": [B, F]}` to [B, T] float32 logits.
 
-    Example:
+    Examples:
         >>> from moa_tf.data.simulate import simulate
         >>> data, config = simulate(100, genes=30, cells=8), CNN1DConfig(hidden=16, channels=4, filters=4)
         >>> preprocessing = FAMILY.fit_preprocessing(data.signatures, config, 0)

@@ -147,7 +147,7 @@ def build(
     Returns:
         Keras model from `{"features": [B, F], "context": [B, K]}` to [B, T] float32 logits.
 
-    Example:
+    Examples:
         >>> from moa_tf.data.simulate import simulate
         >>> data, config = simulate(100, genes=30, cells=8), RecurrentConfig(step_size=8, embedding=4, units=4)
         >>> preprocessing = GRU.fit_preprocessing(data.signatures, config, 0)

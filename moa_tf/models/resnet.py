@@ -119,7 +119,7 @@ def build(preprocessing: keras.Model, config: ResNetConfig, prior: np.ndarray, s
     Returns:
         Keras model from `{"features": [B, F], "selected": [B, S]}` to [B, T] float32 logits.
 
-    Example:
+    Examples:
         >>> from moa_tf.data.simulate import simulate
         >>> data, config = simulate(100, genes=30, cells=8), ResNetConfig(selected=10, wide=16, narrow=8)
         >>> preprocessing = FAMILY.fit_preprocessing(data.signatures, config, 0)

@@ -87,7 +87,7 @@ def build(preprocessing: keras.Model, config: TabMConfig, prior: np.ndarray, see
     Source: Gorishniy et al. 2025, TabM: Advancing Tabular Deep Learning with Parameter-Efficient Ensembling (ICLR),
     sections 3.2 and 3.3; held to their package `tabm` 0.0.3. There c starts as V does, uniform in ±1/√units.
 
-    Example:
+    Examples:
         >>> inputs = keras.Input((876,), name="features")
         >>> network = build(keras.Model(inputs, {"features": inputs}), TabMConfig(), np.full(206, 0.004), seed=0)
         >>> network({"features": np.zeros((2, 876), "float32")}).shape

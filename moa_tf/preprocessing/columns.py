@@ -73,7 +73,7 @@ class MostVariable(ColumnChoice):
         count: how many; at most all.
         columns: see `ColumnChoice`.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> layer = MostVariable(2)
         >>> layer.adapt(np.array([[1.0, 5.0, 9.0], [3.0, 5.0, 1.0]], "float32"))
@@ -103,7 +103,7 @@ class CorrelationOrder(ColumnChoice):
     Args:
         columns: see `ColumnChoice`.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> layer = CorrelationOrder()
         >>> layer.adapt(np.array([[0, 3, 0], [1, 1, 2], [2, 2, 4]], "float32"))

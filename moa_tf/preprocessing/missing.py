@@ -33,7 +33,7 @@ class MedianImputation(AdaptedLayer):
     Raises:
         InputError: called before adapt().
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> layer = MedianImputation()
         >>> layer.adapt(np.array([[1.0, np.nan], [3.0, np.nan], [np.nan, 5.0]], "float32"))

@@ -36,7 +36,7 @@ class QuantileToNormal(AdaptedLayer):
 
     Source: scikit-learn, `QuantileTransformer`; for lish-moa the winners' "rank Gauss".
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> layer = QuantileToNormal(n_quantiles=3)
         >>> layer.adapt(np.array([[0.0], [1.0], [2.0]], "float32"))

@@ -31,7 +31,7 @@ class SmoothedBinaryCrossentropy(keras.losses.Loss):
     Source: Szegedy et al. (2016), Rethinking the Inception Architecture, section 7; the weights are those of
     lish-moa's second place.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> loss = SmoothedBinaryCrossentropy()
         >>> round(float(loss(np.array([[1.0, 0.0]]), np.array([[0.0, 0.0]]))), 4)

@@ -69,7 +69,7 @@ def TabNet(
     Raises:
         InputError: a setting out of its range.
 
-    Example:
+    Examples:
         >>> import keras, numpy as np
         >>> from moa_tf.models.tabnet.network import TabNet, build_explainer
         >>> keras.utils.set_random_seed(0)
