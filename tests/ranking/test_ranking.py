@@ -130,6 +130,16 @@ def test_stated_precision_is_what_is_observed():
     assert best < loss < best + 0.01
 
 
+def test_of_very_many_drugs_some_are_measured(monkeypatch):
+    rows = simulate(200)[:5]
+    whole = fit_ranking(*rows).evidence["log_loss"]["mean-logit"]
+    monkeypatch.setattr("moa_tf.ranking.ranking.DRUGS", 150)
+    few = fit_ranking(*rows)
+    assert few.evidence["drugs"] == 150
+    assert few.to_dict() == fit_ranking(*rows).to_dict()
+    assert few.evidence["log_loss"]["mean-logit"] == pytest.approx(whole, rel=0.2)
+
+
 def test_it_goes_through_json():
     import json
 
