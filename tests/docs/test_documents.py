@@ -22,6 +22,8 @@ SHORTER = (
     (r"moa-tf train\b", "moa-tf train --folds 2 --set steps=20"),
     (r"moa-tf compare\b", "moa-tf compare --models prior,connectivity --folds 2"),
     (r",mlp\b", ""),
+    # A solver: XLA would compile each network for a minute.
+    (r"--backend jax\b", "--backend jax --model connectivity"),
     (r"(?m)^pip install .*$", ""),
 )
 """The commands' work is cut down: of an option that is there twice the later counts, so a page's own prevails. What is
