@@ -24,6 +24,8 @@ SHORTER = (
     (r",mlp\b", ""),
     # A solver: XLA would compile each network for a minute.
     (r"--backend jax\b", "--backend jax --model connectivity"),
+    (r"moa-tf tune\b", "moa-tf tune --set steps=20"),
+    (r"--trials \d+", "--trials 2"),
     (r"(?m)^pip install .*$", ""),
 )
 """The commands' work is cut down: of an option that is there twice the later counts, so a page's own prevails. What is
