@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from moa_tf.api.train import Backend, Missing, Storage, Strategy, all_of, check_choices, source
 from moa_tf.atomic import check_directory, writing
+from moa_tf.baselines import base as baselines
 from moa_tf.baselines.base import BASELINES, get_baseline
 from moa_tf.data.loading import load
 from moa_tf.errors import InputError
+from moa_tf.models import base as families
 from moa_tf.models.base import FAMILIES, get_family
 from moa_tf.paths import local_path
 from moa_tf.startup import ask_determinism, start
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
     from moa_tf.training.learner import Learner
     from moa_tf.training.strategy import Placement
 
-USUAL = ("prior", "knn", "linear", "connectivity", "mlp", "tabm")
-"""What is compared where the user names nothing: what needs no further library and a few minutes on a small table."""
+USUAL = (*baselines.USUAL, *families.USUAL)
+"""What is compared where the user names nothing."""
 
 
 @dataclass(frozen=True)

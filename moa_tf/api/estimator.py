@@ -20,7 +20,7 @@ from moa_tf.data.frames import read_frame
 from moa_tf.data.schema import Dataset, Signatures, SignatureSpec
 from moa_tf.errors import InputError
 from moa_tf.evaluation.metrics import mean_log_loss, zero_controls
-from moa_tf.models.base import get_family
+from moa_tf.models.base import DEFAULT, get_family
 from moa_tf.startup import start
 from moa_tf.training.reporter import LogReporter, Reporter, log
 
@@ -83,7 +83,7 @@ class MoAClassifier(ClassifierMixin, BaseEstimator):
 
     def __init__(
         self,
-        model: str = "mlp",
+        model: str = DEFAULT,
         *,
         preset: str | None = None,
         settings: Settings | None = None,

@@ -15,7 +15,7 @@ from moa_tf.config import PRECISIONS, Recipe, Settings, override, require, to_as
 from moa_tf.data.loading import load
 from moa_tf.data.storage import CHOICES
 from moa_tf.errors import InputError
-from moa_tf.models.base import get_family
+from moa_tf.models.base import DEFAULT, get_family
 from moa_tf.paths import local_path
 from moa_tf.startup import ask_determinism, start
 from moa_tf.training.reporter import LogReporter, Reporter, Reporters
@@ -79,7 +79,7 @@ class TrainedRun:
 def train(
     data: Dataset | str | os.PathLike[str] | None = None,
     *,
-    model: str = "mlp",
+    model: str = DEFAULT,
     preset: str | None = None,
     settings: Settings | None = None,
     backend: Backend = "tensorflow",

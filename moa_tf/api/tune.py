@@ -14,7 +14,7 @@ from moa_tf.atomic import check_directory, writing
 from moa_tf.config import Settings, override, require, to_assignments
 from moa_tf.data.loading import load
 from moa_tf.errors import InputError
-from moa_tf.models.base import get_family
+from moa_tf.models.base import DEFAULT, get_family
 from moa_tf.paths import local_path
 from moa_tf.startup import ask_determinism, start
 from moa_tf.training.reporter import Reporter
@@ -67,7 +67,7 @@ def tune(
     data: Dataset | str | os.PathLike[str],
     *,
     out: str | os.PathLike[str],
-    model: str = "mlp",
+    model: str = DEFAULT,
     trials: int = 20,
     inner_folds: int = 3,
     preset: str | None = None,

@@ -99,6 +99,8 @@ BASELINES: Mapping[str, str] = MappingProxyType(
     }
 )
 """Name -> module, and after a colon what it calls the baseline, if not BASELINE."""
+USUAL = ("prior", "knn")
+"""What is compared where nobody names any; needs no further library."""
 
 
 def get_baseline(name: str) -> Baseline:

@@ -17,7 +17,7 @@ from moa_tf.cli.options import LocalPath, json_option, validation_options
 from moa_tf.cli.output import print_lines, print_table, write_json
 from moa_tf.data.loading import load
 from moa_tf.errors import InputError
-from moa_tf.models.base import FAMILIES
+from moa_tf.models.base import DEFAULT, FAMILIES
 from moa_tf.serving.server.external import has_docker
 from moa_tf.startup import import_tensorflow
 
@@ -47,7 +47,7 @@ def pipeline() -> None:
 def _training_options(command: Callable[..., None]) -> Callable[..., None]:
     options = (
         click.option("--data", type=LocalPath(), required=True, help="Directory of the training tables."),
-        click.option("--model", type=click.Choice(list(FAMILIES)), default="mlp", show_default=True),
+        click.option("--model", type=click.Choice(list(FAMILIES)), default=DEFAULT, show_default=True),
         click.option("--preset", help="Named set of hyperparameters. [default: by the size of the table]"),
         validation_options,
         click.option("--epochs", type=click.IntRange(1)),

@@ -22,7 +22,7 @@ from moa_tf.cli.options import (
 )
 from moa_tf.cli.output import print_lines, print_table, write_json
 from moa_tf.errors import InputError
-from moa_tf.models.base import FAMILIES
+from moa_tf.models.base import DEFAULT, FAMILIES
 from moa_tf.serving.versions import check_root
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--data", type=LocalPath(), help="Directory of tables. [default: a simulated sample]")
-@click.option("--model", type=click.Choice(list(FAMILIES)), default="mlp", show_default=True)
+@click.option("--model", type=click.Choice(list(FAMILIES)), default=DEFAULT, show_default=True)
 @click.option("--preset", help="Named set of hyperparameters. [default: by the size of the table]")
 @backend_option
 @validation_options

@@ -11,7 +11,7 @@ import click
 from moa_tf.api import tune as api
 from moa_tf.cli.options import LocalPath, backend_option, json_option, validation_options
 from moa_tf.cli.output import fixed, print_lines, print_table, write_json
-from moa_tf.models.base import FAMILIES
+from moa_tf.models.base import DEFAULT, FAMILIES
 
 SHOWN = 5
 """Trials in the table."""
@@ -19,7 +19,7 @@ SHOWN = 5
 
 @click.command()
 @click.argument("data", type=LocalPath())
-@click.option("--model", type=click.Choice(list(FAMILIES)), default="mlp", show_default=True)
+@click.option("--model", type=click.Choice(list(FAMILIES)), default=DEFAULT, show_default=True)
 @click.option(
     "--trials",
     type=click.IntRange(1),

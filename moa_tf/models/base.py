@@ -203,6 +203,10 @@ FAMILIES: Mapping[str, str] = MappingProxyType(
     }
 )
 """Name -> module, and after a colon what it calls the family, if not FAMILY."""
+DEFAULT = "mlp"
+"""What is trained where nobody names a family."""
+USUAL = ("linear", "connectivity", DEFAULT, "tabm")
+"""What is compared where nobody names any: a few minutes on a small table."""
 
 
 def get_family(name: str) -> Family:

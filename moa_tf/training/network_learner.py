@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,6 +23,7 @@ from moa_tf.models.integrated_gradients import fit_baseline
 from moa_tf.preprocessing.missing import dropped_features
 from moa_tf.training import backends
 from moa_tf.training.choice import Choice, choose, read_choice
+from moa_tf.training.digests import digest_file, digest_models
 from moa_tf.training.fold import ALL, Fold, adapting_rows, inner_folds
 from moa_tf.training.follow import Course, probabilities, repeat
 from moa_tf.training.inference import Inference
@@ -112,7 +111,12 @@ class NetworkLearner(Learner):
 
     def inputs(self) -> dict[str, Any]:
         files = self.hyperparameters.architecture.files
-        inputs: dict[str, Any] = {name: _file_digest(name, path) for name, path in files.items()}
+        inputs: dict[str, Any] = {}
+        for name, path in files.items():
+            try:
+                inputs[name] = digest_file(path)
+            except OSError as error:
+                raise InputError(f"{name}={path}: cannot be read ({error.strerror})") from None
         if self.unlabelled is not None:
             inputs["unlabelled"] = fingerprint_signatures(self.unlabelled)
             inputs["unlabelled_signatures"] = len(self.unlabelled)
@@ -206,7 +210,7 @@ class NetworkLearner(Learner):
             if self.writes:
                 write_text(directory / CHOICE, choice.to_dict())
         models = [preprocessing] if start is None else [preprocessing, start]
-        return Prepared(data, choice, start), _digest(models, choice)
+        return Prepared(data, choice, start), digest_models(models, choice.to_dict())
 
     def fit(
         self,
@@ -388,21 +392,3 @@ def _task(dataset: Dataset, data: NetworkData, seed: int) -> Task:
 
 def _label(fold: Fold) -> str:
     return "all rows" if fold.name == ALL else f"fold {fold.name}"
-
-
-def _digest(models: Sequence[keras.Model], choice: Choice) -> str:
-    """Of what was chosen, and of what models compute: their configuration and their weights, bit by bit."""
-    digest = hashlib.sha256(json.dumps(choice.to_dict()).encode())
-    for model in models:
-        digest.update(model.to_json().encode())
-        for weight in model.weights:
-            digest.update(np.ascontiguousarray(np.asarray(weight)))
-    return digest.hexdigest()
-
-
-def _file_digest(name: str, path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{name}={path}: cannot be read ({error.strerror})") from None

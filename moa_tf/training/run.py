@@ -33,6 +33,7 @@ from typing import Any
 from moa_tf.atomic import replacing, to_plain
 from moa_tf.errors import InputError
 from moa_tf.lock import locked
+from moa_tf.training.digests import digest_file
 from moa_tf.training.fold import ALL
 
 SEAL = "finished.json"
@@ -104,8 +105,7 @@ class Part:
 
 def _checksum(path: Path) -> str | None:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return digest_file(path)
     except OSError:
         return None
 
