@@ -117,6 +117,7 @@ class Follow(keras.callbacks.Callback):
         self.progress = Progress()
         self.best_weights: list[np.ndarray] = []
         self.saved_at = time.monotonic()
+        self.told = 0
 
     def restore(self, model: keras.Model) -> int:
         """Goes back to the checkpoint, if there is one; returns the number of epochs that are done."""
@@ -139,9 +140,13 @@ class Follow(keras.callbacks.Callback):
         self.inference = Inference(self.network)
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        self.reporter.batch()
+        # Keras tells the last step of a call.
+        for _ in range(self.told, batch + 1):
+            self.reporter.batch()
+        self.told = batch + 1
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self.told = 0
         if self.course is not None and self.course.learning_rates is not None:
             rates = self.course.learning_rates
             # On more rows an epoch of some steps is not quite the same share of the whole.

@@ -132,7 +132,9 @@ def train_network(
         if precision == "mixed_float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         loss = SmoothedBinaryCrossentropy(recipe.label_smoothing, weights)
-        model.compile(optimizer, loss, jit_compile=backend.JIT_COMPILE)
+        # An epoch is a whole number of calls.
+        at_once = max(n for n in range(1, backend.most_at_once(placement) + 1) if length.steps % n == 0)
+        model.compile(optimizer, loss, jit_compile=backend.JIT_COMPILE, steps_per_execution=at_once)
         optimizer.build(model.trainable_variables)
     reporter = reporter or Reporter()
     follow = Follow(network, data, recipe, course, checkpoint, checkpoint_seconds, reporter, placement.chief)

@@ -34,7 +34,7 @@ class Reporter:
         """The network called `label` begins, with `epochs` epochs of `steps` steps."""
 
     def batch(self) -> None:
-        """A step is done."""
+        """A step is done; of steps that are computed in one call each is told after the last."""
 
     def epoch(self, epoch: int, figures: dict[str, float]) -> None:
         """Epoch `epoch`, counted from 0, is done, with `loss`, `learning_rate`, `held_out_log_loss`."""

@@ -49,6 +49,9 @@ class Backend(Protocol):
     def fitting(self, placement: Placement) -> AbstractContextManager:
         """Where `fit` is called."""
 
+    def most_at_once(self, placement: Placement) -> int:
+        """How many steps a call of the backend's may hold: between calls Python costs a millisecond or two."""
+
     def training_model(
         self, network: keras.Model, output: Any, recipe: Recipe, placement: Placement, synchronise: bool
     ) -> keras.Model:

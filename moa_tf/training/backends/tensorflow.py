@@ -99,6 +99,11 @@ def fitting(placement: Placement) -> contextlib.AbstractContextManager:
     return contextlib.nullcontext()
 
 
+def most_at_once(placement: Placement) -> int:
+    """A few, so that progress is seen and an interruption is heard; one under a strategy, where Keras fails at more."""
+    return 5 if placement.strategy is None else 1
+
+
 def training_model(
     network: keras.Model, output: Any, recipe: Recipe, placement: Placement, synchronise: bool
 ) -> keras.Model:

@@ -1,0 +1,51 @@
+import keras
+import numpy as np
+import pytest
+
+from moa_tf.config import override
+from moa_tf.models.base import get_family
+from moa_tf.training.fold import ALL, Fold
+from moa_tf.training.network import NetworkData, train_network
+from moa_tf.training.reporter import Reporter
+from moa_tf.training.strategy import make_placement
+
+
+class Counts(Reporter):
+    """How many steps were told in each epoch."""
+
+    def __init__(self):
+        self.steps, self.epochs = 0, []
+
+    def batch(self):
+        self.steps += 1
+
+    def epoch(self, epoch, figures):
+        self.epochs.append((self.steps, figures["loss"]))
+        self.steps = 0
+
+
+@pytest.mark.parametrize("steps", [10, 7])  # calls of five, and of one
+def test_steps_in_one_call_are_those_one_by_one(steps):
+    """Under a strategy each step is a call; the weights and the losses are the same to the last bit."""
+    rows = np.arange(8 * steps + 3)
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(len(rows), 6)).astype("float32")
+    targets = (rng.random((len(rows), 3)) < 0.3).astype("float32")
+    fold = Fold(ALL, rows, held_out=rows[:0], judged=rows[:0], prior=targets.mean(0), unit=rows)
+    inputs = keras.Input((6,), name="features")
+    data = NetworkData(keras.Model(inputs, {"features": inputs}), {"features": features}, targets, fold)
+    settings = ["hidden=16", "dropout=0.2", "epochs=3", "batch_size=8"]
+    family = get_family("mlp")
+    hyperparameters = override(family.presets["one-cycle"], settings)
+    found = []
+    for strategy in ("none", "mirrored"):
+        counts = Counts()
+        network, _ = train_network(
+            family, data, hyperparameters, 0, make_placement(strategy), reporter=counts
+        )
+        assert [told for told, _ in counts.epochs] == [steps] * 3
+        found.append(([loss for _, loss in counts.epochs], network.get_weights()))
+    (losses, weights), (expected_losses, expected) = found
+    np.testing.assert_array_equal(losses, expected_losses)
+    for ours, theirs in zip(weights, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
