@@ -47,13 +47,13 @@ class Device:
         return f"this {self.kind.upper()}"
 
 
-def cpu(amx: bool = True) -> Device:
-    """The CPU; with `amx` it is asked for the instructions, as Linux tells them."""
+def cpu(measured: bool = True) -> Device:
+    """The CPU; where its instructions were `measured` to pay it is asked for them, as Linux tells them."""
     try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace") if amx else ""
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace") if measured else ""
     except OSError:
         flags = ""
-    return Device("cpu", "amx_bf16" in flags.split())
+    return Device("cpu", not {"amx_bf16", "avx512_bf16"}.isdisjoint(flags.split()))
 
 
 def make_placement(name: str, logical_devices: int | None = None) -> Placement:

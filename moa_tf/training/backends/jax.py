@@ -43,10 +43,10 @@ def place(name: str, logical_devices: int | None) -> Placement:
 
 
 def device(placement: Placement) -> Device:
-    """See `Backend`. What AMX does for XLA's programs on a CPU is not measured."""
+    """See `Backend`. What bfloat16 does for XLA's programs on a CPU is not measured."""
     first = jax.devices()[0]
     if first.platform == "cpu":
-        return cpu(amx=False)
+        return cpu(measured=False)
     # Ampere and later; of other makers nothing is known.
     capable = float(getattr(first, "compute_capability", 0) or 0) >= 8
     return Device(first.platform, first.platform == "tpu" or capable)
