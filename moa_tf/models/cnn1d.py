@@ -165,4 +165,11 @@ def _normalised(x: keras.KerasTensor, rate: float, name: str) -> keras.KerasTens
     return ByteDropout(rate, name=f"{name}_dropout")(x) if rate else x
 
 
-FAMILY = Family("cnn1d", PRESETS, choose_preset, fit_preprocessing, build)
+FAMILY = Family(
+    "cnn1d",
+    PRESETS,
+    choose_preset,
+    fit_preprocessing,
+    build,
+    bfloat16=lambda kind, architecture: kind != "cpu" or architecture.channels >= 256,
+)

@@ -140,4 +140,5 @@ FAMILY = Family(
     build,
     training_output=training_output,
     finish=keep_members,
+    bfloat16=lambda kind, architecture: True,
 )
