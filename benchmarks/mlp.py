@@ -1,10 +1,11 @@
 """MLP training throughput: this project's `train_network` against PyTorch with fused AdamW.
 
-    python benchmarks/mlp.py [--batch-size 256 1024] [--threads 2] [--turns 9] [--python-torch PYTHON]
+    python benchmarks/mlp.py [--batch-size 256 1024] [--precision float32 mixed_bfloat16] [--threads 2] [--turns 9]
+        [--python-torch PYTHON]
 
 Both train the network of the preset `one-cycle` (876-2048-2048-2048-206: batch normalisation, the first without γ
 and β, dropout, weight-normalised linear layer, leaky ReLU; smoothed binary cross-entropy) with AdamW and one cycle
-in float32 on the same random rows from memory, in turns of one epoch (see turns.py).
+on the same random rows from memory, in turns of one epoch (see turns.py). In mixed_bfloat16 PyTorch has autocast.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def rows(batch_size):
     return features, (rng.random((size, TARGETS)) < 0.004).astype("float32")
 
 
-def train_project(batch_size, threads, options):
+def train_project(batch_size, threads, precision, options):
     import keras
     import tensorflow as tf
 
@@ -64,10 +65,10 @@ def train_project(batch_size, threads, options):
         f"weight_decay={WEIGHT_DECAY}",
     ]
     hyperparameters = override(mlp.PRESETS["one-cycle"], [*same, *options])
-    train_network(mlp.FAMILY, data, hyperparameters, 0, make_placement("none"), reporter=Turns())
+    train_network(mlp.FAMILY, data, hyperparameters, 0, make_placement("none"), precision, reporter=Turns())
 
 
-def train_torch(batch_size, threads, options):
+def train_torch(batch_size, threads, precision, options):
     import torch
     from torch import nn
     from torch.nn.utils.parametrizations import weight_norm
@@ -100,7 +101,9 @@ def train_torch(batch_size, threads, options):
         for batch in torch.randperm(len(features)).split(batch_size):
             optimizer.zero_grad(set_to_none=True)
             labels = targets[batch] * 0.999 + 0.0005
-            loss = loss_of(network(features[batch]), labels)
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "mixed_bfloat16"):
+                logits = network(features[batch])
+            loss = loss_of(logits.float(), labels)
             loss.backward()
             optimizer.step()
             schedule.step()
@@ -112,8 +115,8 @@ def train_torch(batch_size, threads, options):
 WORKERS = {"project": train_project, "torch": train_torch}
 
 
-def compare_at(batch_size, arguments):
-    same = ["--batch-size", batch_size, "--threads", arguments.threads]
+def compare_at(batch_size, precision, arguments):
+    same = ["--batch-size", batch_size, "--precision", precision, "--threads", arguments.threads]
     options = [part for option in arguments.set for part in ("--set", option)]
     project = Contestant(
         sys.executable, __file__, "--worker", "project", *same, *options, threads=arguments.threads
@@ -121,12 +124,17 @@ def compare_at(batch_size, arguments):
     torch = Contestant(
         arguments.python_torch, __file__, "--worker", "torch", *same, threads=arguments.threads
     )
-    compare(f"batch {batch_size:5d}", project, torch, "PyTorch", arguments.turns, batch_size * STEPS)
+    compare(
+        f"{precision}, batch {batch_size:5d}", project, torch, "PyTorch", arguments.turns, batch_size * STEPS
+    )
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--batch-size", type=int, nargs="+", default=[256, 1024])
+    parser.add_argument(
+        "--precision", choices=("float32", "mixed_bfloat16"), nargs="+", default=["float32", "mixed_bfloat16"]
+    )
     parser.add_argument("--threads", type=int, default=THREADS, help="and cores to pin to")
     parser.add_argument("--turns", type=int, default=9)
     parser.add_argument("--python-torch", default=sys.executable, help="an interpreter that has PyTorch")
@@ -135,10 +143,12 @@ def main():
     arguments = parser.parse_args()
     pin(arguments.threads)
     if arguments.worker:
-        WORKERS[arguments.worker](arguments.batch_size[0], arguments.threads, arguments.set)
+        first = (arguments.batch_size[0], arguments.threads, arguments.precision[0])
+        WORKERS[arguments.worker](*first, arguments.set)
         return
-    for batch_size in arguments.batch_size:
-        compare_at(batch_size, arguments)
+    for precision in arguments.precision:
+        for batch_size in arguments.batch_size:
+            compare_at(batch_size, precision, arguments)
 
 
 if __name__ == "__main__":

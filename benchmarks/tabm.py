@@ -1,10 +1,11 @@
 """TabM training throughput: this project's `train_network` against PyTorch with the authors' package `tabm`.
 
-    python benchmarks/tabm.py [--presets full small] [--threads 2] [--turns 9] [--python-torch PYTHON]
+    python benchmarks/tabm.py [--presets full small] [--precision mixed_bfloat16] [--threads 2] [--turns 9]
+        [--python-torch PYTHON]
 
 Both train the network of a preset (`full`: 876-512-512-512-206, `small`: 876-256-256-206; 32 members, ReLU, dropout)
-with AdamW, one cycle and clipped gradients in float32 on the same random rows from memory, in turns of one epoch
-(see turns.py).
+with AdamW, one cycle and clipped gradients on the same random rows from memory, in turns of one epoch (see turns.py).
+In mixed_bfloat16 PyTorch has autocast.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def rows():
     return features, (rng.random((BATCH * STEPS, TARGETS)) < 0.004).astype("float32")
 
 
-def train_project(preset, threads, options):
+def train_project(preset, threads, precision, options):
     import keras
     import tensorflow as tf
 
@@ -71,10 +72,10 @@ def train_project(preset, threads, options):
         f"weight_decay={WEIGHT_DECAY}",
     ]
     hyperparameters = override(tabm.PRESETS[preset], [*same, *options])
-    train_network(tabm.FAMILY, data, hyperparameters, 0, make_placement("none"), reporter=Turns())
+    train_network(tabm.FAMILY, data, hyperparameters, 0, make_placement("none"), precision, reporter=Turns())
 
 
-def train_torch(preset, threads, options):
+def train_torch(preset, threads, precision, options):
     import torch
     from torch import nn
 
@@ -110,7 +111,8 @@ def train_torch(preset, threads, options):
         total = torch.zeros(())
         for batch in torch.randperm(len(features)).split(BATCH):
             optimizer.zero_grad(set_to_none=True)
-            logits = network(features[batch])
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "mixed_bfloat16"):
+                logits = network(features[batch]).float()
             loss = loss_of(logits, targets[batch][:, None].expand_as(logits))
             loss.backward()
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -125,7 +127,7 @@ WORKERS = {"project": train_project, "torch": train_torch}
 
 
 def compare_at(preset, arguments):
-    same = ["--presets", preset, "--threads", arguments.threads]
+    same = ["--presets", preset, "--precision", arguments.precision, "--threads", arguments.threads]
     options = [part for option in arguments.set for part in ("--set", option)]
     project = Contestant(
         sys.executable, __file__, "--worker", "project", *same, *options, threads=arguments.threads
@@ -133,12 +135,13 @@ def compare_at(preset, arguments):
     torch = Contestant(
         arguments.python_torch, __file__, "--worker", "torch", *same, threads=arguments.threads
     )
-    compare(preset, project, torch, "PyTorch", arguments.turns, BATCH * STEPS)
+    compare(f"{preset}, {arguments.precision}", project, torch, "PyTorch", arguments.turns, BATCH * STEPS)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--presets", nargs="+", choices=SIZES, default=list(SIZES))
+    parser.add_argument("--precision", choices=("float32", "mixed_bfloat16"), default="float32")
     parser.add_argument("--threads", type=int, default=THREADS, help="and cores to pin to")
     parser.add_argument("--turns", type=int, default=9)
     parser.add_argument(
@@ -149,7 +152,8 @@ def main():
     arguments = parser.parse_args()
     pin(arguments.threads)
     if arguments.worker:
-        WORKERS[arguments.worker](arguments.presets[0], arguments.threads, arguments.set)
+        preset, precision = arguments.presets[0], arguments.precision
+        WORKERS[arguments.worker](preset, arguments.threads, precision, arguments.set)
         return
     for preset in arguments.presets:
         compare_at(preset, arguments)

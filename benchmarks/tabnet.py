@@ -1,10 +1,11 @@
 """TabNet against pytorch-tabnet 4.1: speed in turns, quality on one drug-held-out fold, memory of explain.
 
 Both have n_d = n_a = 32, 1 step, entmax, BCE, Adam 2e-2 with coupled weight decay 1e-5, gradients clipped to norm 1,
-batch 1,024. Both train as their users train them: moa-tf through its training loop's `fit`, pytorch-tabnet through
-its data loader and `_train_epoch`.
+batch 1,024. In mixed_bfloat16 the peer's network is under autocast. Both train as their users train them: moa-tf
+through its training loop's `fit`, pytorch-tabnet through its data loader and `_train_epoch`.
 
-    python benchmarks/tabnet.py speed [--turns 7] [--virtual-batch-sizes 128 32] [--set jit_compile=false]
+    python benchmarks/tabnet.py speed [--turns 7] [--virtual-batch-sizes 128 32] [--precision mixed_bfloat16]
+        [--set jit_compile=false] [--python-torch PYTHON]
     python benchmarks/tabnet.py quality DATA [--fold 0] [--epochs 60] [--seeds 3]
     python benchmarks/tabnet.py memory [--rows 100000]
 """
@@ -101,19 +102,23 @@ def train_ours(arguments):
     data = NetworkData(keras.Model(inputs, {"features": inputs}), {"features": x}, y, all_rows(y))
     settings = ["epochs=100000", f"virtual_batch_size={arguments.virtual_batch_size}"]
     hyperparameters = override(PRESETS["winners"], [*settings, *arguments.set])
-    train_network(FAMILY, data, hyperparameters, 0, make_placement("none"), reporter=Turns())
+    placement = make_placement("none")
+    train_network(FAMILY, data, hyperparameters, 0, placement, arguments.precision, reporter=Turns())
 
 
 def train_peer(arguments):
     """One epoch a turn of the peer's own training."""
     x, y = random_data(STEPS * BATCH)
+    import torch
+
     peer, settings = make_peer(arguments.virtual_batch_size, epochs=1)
     peer.fit(x, y, **settings)
     loader, _ = peer._construct_loaders(x, y, [])
     began = take_turns()
-    while True:
-        peer._train_epoch(loader)
-        began = take_turns(time.perf_counter() - began)
+    with torch.autocast("cpu", torch.bfloat16, enabled=arguments.precision == "mixed_bfloat16"):
+        while True:
+            peer._train_epoch(loader)
+            began = take_turns(time.perf_counter() - began)
 
 
 def infer_ours(arguments):
@@ -143,12 +148,16 @@ CONTESTANTS = {"training": (train_ours, train_peer), "inference": (infer_ours, i
 
 
 def speed(arguments):
+    pythons = sys.executable, arguments.python_torch
     for work, sides in CONTESTANTS.items():
+        if work not in arguments.works:
+            continue
         for size in arguments.virtual_batch_sizes:
-            command = ["--virtual-batch-size", size]
+            command = ["--virtual-batch-size", size, "--precision", arguments.precision]
             command += [part for option in arguments.set for part in ("--set", option)]
             ours, theirs = (
-                Contestant(sys.executable, __file__, "contestant", side.__name__, *command) for side in sides
+                Contestant(python, __file__, "contestant", side.__name__, *command)
+                for python, side in zip(pythons, sides, strict=True)
             )
             label = f"{work}, virtual batch {size}"
             compare(label, ours, theirs, "pytorch-tabnet", arguments.turns, STEPS * BATCH)
@@ -278,10 +287,14 @@ def main():
     one = commands.add_parser("speed")
     one.add_argument("--turns", type=int, default=7)
     one.add_argument("--virtual-batch-sizes", type=int, nargs="+", default=[128, 32])
+    one.add_argument("--works", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))
+    one.add_argument("--python-torch", default=sys.executable, help="an interpreter that has pytorch-tabnet")
     one.set_defaults(run=speed)
     five = commands.add_parser("contestant")
     five.add_argument("name")
     five.set_defaults(run=contestant)
+    for command in (one, five):
+        command.add_argument("--precision", choices=("float32", "mixed_bfloat16"), default="float32")
     two = commands.add_parser("quality")
     two.add_argument("data")
     two.add_argument("--fold", type=int, default=0)

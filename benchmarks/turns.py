@@ -64,7 +64,7 @@ class Contestant:
         self.process.wait()
 
 
-def compare(label, ours, theirs, peer, turns, samples):
+def compare(label, ours, theirs, peer, turns, samples, ours_name="moa-tf"):
     """Prints the medians of samples per second and of the ratios of neighbouring turns; the first is left out.
 
     Args:
@@ -73,6 +73,7 @@ def compare(label, ours, theirs, peer, turns, samples):
         peer: the peer's name.
         turns: how many of each count.
         samples: in one turn.
+        ours_name: of what is compared with it.
     """
     rates = ([], [])
     for turn in range(turns + 1):
@@ -85,7 +86,7 @@ def compare(label, ours, theirs, peer, turns, samples):
     ratios = [mine / other for mine, other in zip(*kept, strict=True)]
     project, other = map(statistics.median, kept)
     print(
-        f"{label}: moa-tf {project:,.0f} samples/s, {peer} {other:,.0f} samples/s, "
+        f"{label}: {ours_name} {project:,.0f} samples/s, {peer} {other:,.0f} samples/s, "
         f"median ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
         flush=True,
     )
