@@ -77,7 +77,7 @@ class MoAClassifier(ClassifierMixin, BaseEstimator):
         >>> import numpy as np
         >>> rng = np.random.default_rng(0)
         >>> X = rng.normal(size=(60, 5)); Y = (X[:, :2] > 0).astype(int)
-        >>> MoAClassifier("linear").fit(X, Y).predict_proba(X).shape
+        >>> MoAClassifier(epochs=2).fit(X, Y).predict_proba(X).shape
         (60, 2)
     """
 
