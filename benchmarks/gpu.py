@@ -81,16 +81,17 @@ def batches(features, targets, rows, size, seed):
     return Batches()
 
 
-def predict(model, inputs):
-    """In blocks, as Keras's own `predict` asks for TensorFlow on every backend."""
+def predict(model, inputs, size):
+    """In blocks of `size` rows, as Keras's own `predict` asks for TensorFlow on every backend."""
     import keras
 
     rows = len(next(iter(inputs.values())))
+    # The last block starts over from the first row: one of another size would be compiled anew.
+    blocks = [np.arange(start, start + size) % rows for start in range(0, rows, size)]
     parts = [
-        model.predict_on_batch({name: values[start : start + 2048] for name, values in inputs.items()})
-        for start in range(0, rows, 2048)
+        model.predict_on_batch({name: values[some] for name, values in inputs.items()}) for some in blocks
     ]
-    return keras.tree.map_structure(lambda *blocks: np.concatenate(blocks), *parts)
+    return keras.tree.map_structure(lambda *each: np.concatenate(each)[:rows], *parts)
 
 
 def quality(path, families, settings, precision):
@@ -113,7 +114,7 @@ def quality(path, families, settings, precision):
         architecture, recipe = hyperparameters.architecture, hyperparameters.recipe
         preprocessing = family.fit_preprocessing(signatures.take(train), architecture, 0)
         inputs = {key: value for key, value in signatures.inputs().items() if key in preprocessing.input}
-        features = predict(preprocessing, inputs)
+        features = predict(preprocessing, inputs, 2048)
         keras.config.set_dtype_policy(precision)
         network = family.build(preprocessing, architecture, prior, 0)
         keras.config.set_dtype_policy("float32")
@@ -126,10 +127,11 @@ def quality(path, families, settings, precision):
         )
         prepared = time.perf_counter() - began
         data = batches(features, targets, train, recipe.batch_size, 1)
-        history = model.fit(data, epochs=recipe.epochs, verbose=0, callbacks=family.callbacks(architecture))
+        history = model.fit(data, epochs=recipe.epochs, verbose=2, callbacks=family.callbacks(architecture))
         trained = time.perf_counter() - began - prepared
         network = family.finish(network, architecture)
-        logits = predict(network, {key: value[judged] for key, value in features.items()})
+        held_out = {key: value[judged] for key, value in features.items()}
+        logits = predict(network, held_out, recipe.batch_size)
         predicted = 1 / (1 + np.exp(-logits.astype(np.float64)))
         loss = mean_log_loss(targets[judged], predicted)
         auroc, average = rank_metrics(targets[judged], predicted)

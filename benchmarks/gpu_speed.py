@@ -1,21 +1,25 @@
 """Training speed on a GPU, TensorFlow not needed: moa-tf's networks by Keras's JAX backend against PyTorch, in turns.
 
     KERAS_BACKEND=jax python benchmarks/gpu_speed.py [--models mlp tabnet tabm deepinsight-b0 deepinsight-b3]
-        [--precisions float32 tf32 bfloat16] [--turns 7] [--steps 100] [--batch-size N] [--no-peers] [--json FILE]
+        [--precisions float32 tf32 bfloat16] [--peers eager compiled] [--turns 7] [--steps 100] [--batch-size N]
+        [--side-by-side] [--json FILE]
 
 Needs JAX with CUDA and, for the peers, PyTorch with CUDA and `pip install pytorch-tabnet==4.1.0 tabm==0.0.3 timm`.
 Peers, each also by `torch.compile`: the winners' MLP in torch.nn, pytorch-tabnet's network, the authors' TabM, timm's
 EfficientNet on images of 300². A turn is some steps of forward, backward and optimiser (AdamW, fused in PyTorch,
 gradients clipped where the preset does) on one random batch that lies on the GPU. Ours draws DeepInsight's image from
 876 features in each step, the peer is given it. float32: no TensorFloat-32 on either side; tf32: for products and
-convolutions; bfloat16: `mixed_bfloat16`, and autocast.
+convolutions; bfloat16: `mixed_bfloat16`, and autocast. With `--side-by-side` all cases are compiled at once, in a
+process each, and then measured one after another while the others wait.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -27,6 +31,7 @@ import numpy as np
 GENES, CELLS, TARGETS, IMAGE = 772, 100, 206, 300
 FEATURES = GENES + CELLS + 4
 MATMUL = {"float32": "highest", "tf32": "tensorfloat32", "bfloat16": "default"}
+PEERS = {"eager": "PyTorch", "compiled": "PyTorch, compiled"}
 
 
 @dataclass(frozen=True)
@@ -235,37 +240,50 @@ def make_peer(case, batch_size, precision, steps, clip_norm, compiled):
     return turn
 
 
+def release_memory():
+    """What PyTorch keeps for its next step is another process's meanwhile."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def prepare(name, precision, options):
-    """Batch size, a turn of each side, compiled and warm, and of a side that failed the reason."""
+    """Batch size, a turn of each side, compiled, and of a side that failed the reason."""
+    began = time.perf_counter()
     case = CASES[name]
     batch_size = options.batch_size or case.batch_size
     turn, clip_norm = make_ours(case, batch_size, precision, options.steps)
+    turn()
+    took = {"moa-tf": time.perf_counter() - began}
     sides, failed = {"moa-tf": turn}, {}
-    peers = {} if options.no_peers else {"PyTorch": False, "PyTorch, compiled": True}
-    for side, compiled in peers.items():
+    for kind in options.peers:
+        began, side = time.perf_counter(), PEERS[kind]
         try:
-            sides[side] = make_peer(case, batch_size, precision, options.steps, clip_norm, compiled)
+            sides[side] = make_peer(case, batch_size, precision, options.steps, clip_norm, kind == "compiled")
             sides[side]()
+            release_memory()
         except Exception as error:  # a peer's own trouble must not cost the others their figures
             sides.pop(side, None)
             failed[side] = f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"
-    turn()
+        took[side] = time.perf_counter() - began
+    print(f"{name}, {precision}: built, compiled and run once in", took, file=sys.stderr, flush=True)
     return batch_size, sides, failed
 
 
 def race(sides, turns):
-    """Samples/s of each side, in turns."""
+    """Samples/s of each side, in turns; the first, in which a GPU's clock rises, is left out."""
     found = {side: [] for side in sides}
-    for _ in range(turns):
+    for _ in range(turns + 1):
         for side, run in sides.items():
             found[side].append(run())
-    return found
+    return {side: rates[1:] for side, rates in found.items()}
 
 
 def row(name, batch_size, precision, found, failed):
     own = found["moa-tf"]
     cells = [f"{name}, {batch_size}", precision, f"{statistics.median(own):,.0f}"]
-    for side in ("PyTorch", "PyTorch, compiled"):
+    for side in PEERS.values():
         if side in found:
             ratios = [a / b for a, b in zip(own, found[side], strict=True)]
             cells += [
@@ -277,32 +295,66 @@ def row(name, batch_size, precision, found, failed):
     return f"| {' | '.join(cells)} |"
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--models", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--precisions", nargs="+", choices=MATMUL, default=list(MATMUL))
-    parser.add_argument("--turns", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=100, help="of a turn")
-    parser.add_argument("--batch-size", type=int, help="instead of each model's own")
-    parser.add_argument("--no-peers", action="store_true")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    import jax
-
-    print(f"JAX {jax.__version__} on {jax.devices()[0].device_kind}")
-    print(
-        "| model, batch | precision | moa-tf, samples/s | PyTorch | ratio | compiled | ratio |\n|"
-        + " --- |" * 7
-    )
+def measure(options):
     results = []
     for name in options.models:
         for precision in options.precisions:
             batch_size, sides, failed = prepare(name, precision, options)
+            if options.wait:
+                print("ready", flush=True)
+                sys.stdin.readline()
             found = race(sides, options.turns)
             print(row(name, batch_size, precision, found, failed), flush=True)
             results.append({"model": name, "precision": precision, "samples_per_s": found, "failed": failed})
             if options.json:
                 options.json.write_text(json.dumps(results, indent=2))
+
+
+def side_by_side(options):
+    """Each case in a process of its own, that compiles at once and measures when it is told to."""
+    common = [f"--turns={options.turns}", f"--steps={options.steps}", "--peers", *options.peers, "--wait"]
+    if options.batch_size:
+        common.append(f"--batch-size={options.batch_size}")
+    environment = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, __file__, "--models", name, "--precisions", precision, *common],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for name in options.models
+        for precision in options.precisions
+    ]
+    for process in processes:
+        process.stdout.readline()
+    for process in processes:
+        print(process.communicate("\n")[0], end="", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--models", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--precisions", nargs="+", choices=MATMUL, default=list(MATMUL))
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=100, help="of a turn")
+    parser.add_argument("--batch-size", type=int, help="instead of each model's own")
+    parser.add_argument("--side-by-side", action="store_true", help="compile all cases at once; no --json")
+    parser.add_argument("--wait", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    if not options.wait:
+        import jax
+
+        print(f"JAX {jax.__version__} on {jax.devices()[0].device_kind}")
+        print(
+            "| model, batch | precision | moa-tf, samples/s | PyTorch | ratio | compiled | ratio |\n|"
+            + " --- |" * 7,
+            flush=True,
+        )
+    (side_by_side if options.side_by_side else measure)(options)
 
 
 if __name__ == "__main__":
