@@ -14,8 +14,8 @@ def choose_precision(asked: str, family: Family, architecture: Any, device: Devi
     """The Keras dtype policy, and in words why, where `asked` is `auto`.
 
     bfloat16 has float32's range, so losses need no scaling; weights, moments, statistics and logits stay in float32
-    in either. On CPUs and GPUs it is chosen where it was measured to be faster (`benchmarks/README.md`; DeepInsight on
-    GPUs, and TPUs, go by their makers' rates).
+    in either. On CPUs and GPUs it is chosen where it was measured to be faster (`benchmarks/README.md`);
+    TPUs go by their maker's rates.
 
     Args:
         asked: one of `PRECISIONS`.
