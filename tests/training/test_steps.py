@@ -4,6 +4,7 @@ import pytest
 
 from moa_tf.config import override
 from moa_tf.models.base import get_family
+from moa_tf.training import backends
 from moa_tf.training.fold import ALL, Fold
 from moa_tf.training.network import NetworkData, train_network
 from moa_tf.training.reporter import Reporter
@@ -25,8 +26,8 @@ class Counts(Reporter):
 
 
 @pytest.mark.parametrize("steps", [10, 7])  # calls of five, and of one
-def test_steps_in_one_call_are_those_one_by_one(steps):
-    """Under a strategy each step is a call; the weights and the losses are the same to the last bit."""
+def test_steps_in_one_call_are_those_one_by_one(steps, monkeypatch):
+    """The weights and the losses are the same to the last bit, under a strategy too."""
     rows = np.arange(8 * steps + 3)
     rng = np.random.default_rng(0)
     features = rng.normal(size=(len(rows), 6)).astype("float32")
@@ -39,15 +40,19 @@ def test_steps_in_one_call_are_those_one_by_one(steps):
     settings = ["hidden=16", "dropout=0.2", "epochs=3", "batch_size=8"]
     family = get_family("mlp")
     hyperparameters = override(family.presets["one-cycle"], settings)
-    found = []
-    for strategy in ("none", "mirrored"):
-        counts = Counts()
-        network, _ = train_network(
-            family, data, hyperparameters, 0, make_placement(strategy), reporter=counts
-        )
+
+    def train(strategy):
+        counts, placement = Counts(), make_placement(strategy)
+        network, _ = train_network(family, data, hyperparameters, 0, placement, reporter=counts)
         assert [told for told, _ in counts.epochs] == [steps] * 3
-        found.append(([loss for _, loss in counts.epochs], network.get_weights()))
-    (losses, weights), (expected_losses, expected) = found
-    np.testing.assert_array_equal(losses, expected_losses)
-    for ours, theirs in zip(weights, expected, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+        return [loss for _, loss in counts.epochs], network.get_weights()
+
+    backend = backends.current()
+    assert [backend.most_at_once(make_placement(name)) for name in ("none", "mirrored")] == [5, 5]
+    found = [train("none"), train("mirrored")]
+    monkeypatch.setattr(backend, "most_at_once", lambda placement: 1)
+    expected_losses, expected = train("none")
+    for losses, weights in found:
+        np.testing.assert_array_equal(losses, expected_losses)
+        for ours, theirs in zip(weights, expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
