@@ -1,13 +1,14 @@
 """Training on tables larger than memory: `moa-tf train --storage disk`, its memory, its speed, and a kill on the way.
 
-    python benchmarks/million.py DIR [--signatures 1000000] [--epochs 2] [--kill] [--compare N] [OPTION of train …]
+    python benchmarks/million.py DIR [--signatures 1000000] [--epochs 2] [--all-folds] [--kill] [--compare N]
+        [OPTION of train …]
 
 Writes a table of that many signatures × 872 features × 206 targets to DIR, unless it is there, in Parquet parts of
 50,000 signatures; its values are drawn at random around the labels and say nothing of real drugs. Then it trains fold 0
-of it by `moa-tf train` in a child process, and prints that one's memory at its highest: what is its own (RssAnon), and
-pages of mapped files (RssFile), which the system drops where it needs them; and the disk that it took. `--kill` kills
-it (SIGKILL) after the first checkpoint, and resumes it. `--compare N` trains from memory and from disk in N turns, and
-prints the ratio of samples/s, judging included.
+of it (`--all-folds`: all five) by `moa-tf train` in a child process, and prints that one's memory at its highest: what
+is its own (RssAnon), and pages of mapped files (RssFile), which the system drops where it needs them; and the disk that
+it took. `--kill` kills it (SIGKILL) after the first checkpoint, and resumes it. `--compare N` trains from memory and
+from disk in N turns, and prints the ratio of samples/s, judging included.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class Child:
 
     def __init__(self, data, out, options):
         command = [sys.executable, "-c", "from moa_tf.cli.main import main; main()", "train", "--data", data]
-        command += ["--only-fold", "0", "--out", out, *options]
+        command += ["--out", out, *options]
         self.out, self.began, self.peaks, self.used = out, time.monotonic(), {}, 0
         self.free = shutil.disk_usage(out.parent).free
         self.process = subprocess.Popen([str(part) for part in command], start_new_session=True)
@@ -143,20 +144,23 @@ def main():
     parser.add_argument("directory", type=Path)
     parser.add_argument("--signatures", type=int, default=1_000_000)
     parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--all-folds", action="store_true")
     parser.add_argument("--kill", action="store_true", help="kill it after the first checkpoint, and resume")
     parser.add_argument(
         "--compare", type=int, default=0, metavar="N", help="N turns from memory and from disk"
     )
     arguments, options = parser.parse_known_args()
     options += ["--epochs", arguments.epochs]
+    if not arguments.all_folds:
+        options += ["--only-fold", "0"]
     data = arguments.directory / f"table-{arguments.signatures}"
     if not data.exists():
         write_table(data, arguments.signatures)
     print(f"{data}: {size(data) / 1e9:.1f} GB of Parquet, {os.cpu_count()} cores", flush=True)
     if not arguments.compare:
         out = arguments.directory / "run"
-        train(data, out, [*options, "--storage", "disk"], arguments.kill)
-        if not arguments.kill:
+        train(data, out, ["--storage", "disk", *options], arguments.kill)
+        if not arguments.kill and not arguments.all_folds:
             print(f"{speed(out, arguments.epochs):,.0f} samples/s")
         return
     speeds = {"memory": [], "disk": []}

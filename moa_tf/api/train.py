@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Missing = Literal["refuse", "median"]
 Backend = Literal["tensorflow", "jax"]
 Strategy = Literal["none", "mirrored", "multi-worker", "tpu"]
-Storage = Literal["auto", "memory", "disk"]
+Storage = Literal["auto", "memory", "disk", "disk-bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,8 @@ def train(
         missing: `median`: genes and cell lines may be missing where the tables are read.
         precision: Keras dtype policy of the networks, or `auto`.
         seed: of everything random.
-        storage: where tables and features are kept, `memory`, `disk` for those that are larger, or `auto`; a dataset
-            stays where it is.
+        storage: where tables and features are kept, `memory`, `disk` for those that are larger, `disk-bfloat16` for
+            networks' features in half of the bytes there, or `auto`; a dataset stays where it is.
         out: the run's directory; by default `runs/MODEL-DATE-TIME`.
         resume: go on with the run in `out`.
         refit: also train networks on all rows, to be exported instead of the folds'.

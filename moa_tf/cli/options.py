@@ -89,7 +89,8 @@ storage_option = click.option(
     default="auto",
     show_default=True,
     help="Where tables and features are kept. disk: in files beside the run, for tables larger than memory; auto: "
-    "there, where more than half of the free memory would be needed.",
+    "there, where more than half of the free memory would be needed; disk-bfloat16: disk, with networks' features "
+    "rounded to 8 binary digits, in half of the bytes.",
 )
 """`--storage`, to be given to `load`."""
 

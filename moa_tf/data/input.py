@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from moa_tf.data.storage import ALIGNMENT
+from moa_tf.data.storage import ALIGNMENT, is_bfloat16
 
 
 def training_batches(
@@ -22,7 +22,7 @@ def training_batches(
     that it would have seen without the interruption, and every replica and worker agrees on them.
 
     Args:
-        features: name -> [N, ...], the network's inputs.
+        features: name -> [N, ...], the network's inputs; batches of those in bfloat16 are float32.
         targets: [N, T] float32.
         rows: [M] int, the rows to train on.
         batch_size: rows in a batch, at most M.
@@ -32,6 +32,9 @@ def training_batches(
     Returns:
         Dataset of (features, targets) with `len(passes) * (M // batch_size)` batches.
     """
+    # NumPy hands bfloat16 to no other library, but its bits.
+    half = [name for name, values in features.items() if is_bfloat16(values)]
+    features = {**features, **{name: features[name].view(np.uint16) for name in half}}
     with tf.device("CPU:0"):
         table = {name: _as_variable(values) for name, values in features.items()}
         labels = _as_variable(targets)
@@ -46,6 +49,8 @@ def training_batches(
     def gather(batch: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         # A gather of the variable itself would make a copy that is its own.
         inputs = {name: tf.gather(values.read_value(), batch) for name, values in table.items()}
+        for name in half:
+            inputs[name] = tf.cast(tf.bitcast(inputs[name], tf.bfloat16), tf.float32)
         return inputs, tf.gather(labels.read_value(), batch)
 
     # Gathering a batch is a copy of about a megabyte: one thread keeps ahead of any step.

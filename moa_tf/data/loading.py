@@ -30,6 +30,8 @@ def load(
     Raises:
         InputError: one line for each fault of the files; or a dataset that was read without missing values.
     """
+    if not isinstance(data, Path) and storage.startswith("disk"):
+        tell(f"--storage {storage}: ignored, as what was not read from files is in memory already")
     if data is None:
         from moa_tf.data.simulate import simulate
 

@@ -34,10 +34,10 @@ class Size:
     labels: int
     predictions: int
 
-    @property
-    def bytes(self) -> int:
-        """The tables, one fold's features, and the predictions, in float32."""
-        return 4 * self.rows * (2 * self.features + DERIVED + self.labels + self.predictions)
+    def bytes(self, of_feature: int = 4) -> int:
+        """The tables and the predictions in float32, and one fold's features, each of so many bytes."""
+        tables = 4 * (self.features + self.labels + self.predictions)
+        return self.rows * (tables + of_feature * (self.features + DERIVED))
 
 
 def measure(directory: Path) -> Size | None:
@@ -62,7 +62,8 @@ def choose_storage(choice: str, directory: Path, scratch: Path, tell: Callable[[
     """Where a directory's tables, and what is computed from each row, are to be kept.
 
     Args:
-        choice: one of `CHOICES`; `auto` takes the disk where more than half of the memory that is free would be needed.
+        choice: one of `CHOICES`; `auto` takes the disk where more than half of the memory that is free would be needed,
+            `disk-bfloat16` keeps there each fold's features in half of the bytes.
         directory: of the tables.
         scratch: a directory on the disk that is to be used, there or still to be made.
         tell: gets a line, where it is the disk.
@@ -74,16 +75,16 @@ def choose_storage(choice: str, directory: Path, scratch: Path, tell: Callable[[
     if size is None:
         return Memory()
     free = available_memory()
-    if choice == "auto" and (free is None or size.bytes <= free / 2):
+    if choice == "auto" and (free is None or size.bytes() <= free / 2):
         return Memory()
     scratch = next(folder for folder in (scratch, *scratch.absolute().parents) if folder.is_dir())
-    what = f"about {size.rows:,} signatures, their features and predictions"
-    why = (
-        ""
-        if choice == "disk"
-        else f": {gigabytes(free or 0)} of memory are free (else give --storage memory)"
-    )
-    disk = Disk(scratch)
-    disk.require(size.bytes, what)
-    tell(f"{directory}: {gigabytes(size.bytes)} of {what} are kept on disk, in {scratch}{why}")
+    kept = " (in bfloat16)" if choice == "disk-bfloat16" else ""
+    what = f"about {size.rows:,} signatures, their features{kept} and predictions"
+    why = ""
+    if choice == "auto":
+        why = f": {gigabytes(free or 0)} of memory are free (else give --storage memory)"
+    disk = Disk(scratch, bfloat16=choice == "disk-bfloat16")
+    needed = size.bytes(disk.features.itemsize)
+    disk.require(needed, what)
+    tell(f"{directory}: {gigabytes(needed)} of {what} are kept on disk, in {scratch}{why}")
     return disk

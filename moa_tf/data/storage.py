@@ -27,7 +27,7 @@ BLOCK = 8192
 ALIGNMENT = 64
 """Bytes. An array that begins at a multiple of it can be a tensor as it is."""
 
-CHOICES = ("auto", "memory", "disk")
+CHOICES = ("auto", "memory", "disk", "disk-bfloat16")
 """As in `--storage`, see `moa_tf.data.size.choose_storage`."""
 
 Shape = tuple[int, ...]
@@ -37,6 +37,17 @@ def blocks(rows: int, size: int | None = None) -> Iterator[slice]:
     """Slices of at most `size` (`BLOCK`) that cover `rows` rows in their order."""
     size = size or BLOCK
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
+
+
+def read(values: np.ndarray, rows: slice | np.ndarray) -> np.ndarray:
+    """`values[rows]`, in float32 where they are kept in bfloat16, with which NumPy computes little."""
+    found = values[rows]
+    return found.astype(np.float32) if is_bfloat16(found) else found
+
+
+def is_bfloat16(values: np.ndarray) -> bool:
+    """Whether it is the package ml_dtypes' kind of numbers, which NumPy itself has no name for."""
+    return values.dtype.name == "bfloat16"
 
 
 def whole_groups(starts: np.ndarray, rows: int) -> Iterator[tuple[slice, slice]]:
@@ -70,9 +81,11 @@ class Storage(ABC):
 
     Attributes:
         on_disk: whether they may be larger than memory.
+        features: the kind of numbers that networks' features are to be kept in, float32 or bfloat16.
     """
 
     on_disk = False
+    features: np.dtype = np.dtype(np.float32)
 
     @abstractmethod
     def empty(self, shape: Shape, dtype: Any) -> np.ndarray:
@@ -132,12 +145,17 @@ class Disk(Storage):
 
     Args:
         directory: on a disk with room for them.
+        bfloat16: keep networks' features in it.
     """
 
     on_disk = True
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, bfloat16: bool = False) -> None:
         self.directory = directory
+        if bfloat16:
+            import ml_dtypes
+
+            self.features = np.dtype(ml_dtypes.bfloat16)
 
     def require(self, size: int, what: str) -> None:
         """Finds now that there is no room for `size` bytes of `what`.

@@ -320,6 +320,7 @@ def describe(
             "fingerprint": dataset.fingerprint,
             "signatures": len(dataset),
             "simulated": dataset.simulated,
+            "features": dataset.storage.features.name,
             "inputs": inputs,
             **groups,
         },

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from moa_tf.data.storage import Memory, Storage, blocks
+from moa_tf.data.storage import Memory, Storage, blocks, read
 from moa_tf.training import backends
 
 
@@ -56,6 +56,7 @@ class Inference:
         batch_size: int | None = None,
         rows: np.ndarray | None = None,
         storage: Storage | None = None,
+        floats: np.dtype | None = None,
     ) -> dict[str, np.ndarray] | np.ndarray:
         """The model's output.
 
@@ -64,6 +65,7 @@ class Inference:
             batch_size: by default as many as fit.
             rows: [M] which of them, in which order; by default all.
             storage: where the output goes; by default memory.
+            floats: the kind of numbers to keep floating-point output in; by default what it is.
 
         Returns:
             [M, ...], or a dict of these.
@@ -71,7 +73,8 @@ class Inference:
         whole: Any = None
         for part, outputs in self.blocks(inputs, batch_size, rows):
             if whole is None:
-                whole = keras.tree.map_structure(self._empty(inputs, rows, storage or Memory()), outputs)
+                empty = self._empty(_count(inputs, rows), storage or Memory(), floats)
+                whole = keras.tree.map_structure(empty, outputs)
             for array, values in zip(keras.tree.flatten(whole), keras.tree.flatten(outputs), strict=True):
                 array[part] = values
         return whole
@@ -84,14 +87,15 @@ class Inference:
         batch_size = batch_size or self.batch_size
         for part in blocks(count, batch_size) if count else [slice(0, 0)]:
             which = part if rows is None else rows[part]
-            yield part, self.run({name: inputs[name][which] for name in self.names})
+            yield part, self.run({name: read(inputs[name], which) for name in self.names})
 
     @staticmethod
-    def _empty(
-        inputs: dict[str, np.ndarray], rows: np.ndarray | None, storage: Storage
-    ) -> Callable[[np.ndarray], np.ndarray]:
-        count = _count(inputs, rows)
-        return lambda values: storage.empty((count, *values.shape[1:]), values.dtype)
+    def _empty(count: int, storage: Storage, floats: np.dtype | None) -> Callable[[np.ndarray], np.ndarray]:
+        def empty(values: np.ndarray) -> np.ndarray:
+            kind = floats if floats is not None and values.dtype.kind == "f" else values.dtype
+            return storage.empty((count, *values.shape[1:]), kind)
+
+        return empty
 
 
 def _count(inputs: dict[str, np.ndarray], rows: np.ndarray | None) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 from moa_tf.config import Recipe
 from moa_tf.data.input import training_batches
 from moa_tf.data.prior import label_sums
+from moa_tf.data.storage import read
 from moa_tf.models.base import Family, Hyperparameters
 from moa_tf.training import backends
 from moa_tf.training.fold import Fold
@@ -31,7 +32,7 @@ class NetworkData:
 
     Attributes:
         preprocessing: fitted on the training rows.
-        features: name -> [N, ...] its outputs for all rows.
+        features: name -> [N, ...] its outputs for all rows; what is floating point may be bfloat16.
         targets: [N, T] float32.
         fold: which rows are for what.
     """
@@ -42,8 +43,8 @@ class NetworkData:
     fold: Fold
 
     def at(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """The features of `rows`."""
-        return {name: values[rows] for name, values in self.features.items()}
+        """The features of `rows`, none in bfloat16."""
+        return {name: read(values, rows) for name, values in self.features.items()}
 
 
 EPOCH_STEPS = 25

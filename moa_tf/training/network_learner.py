@@ -176,8 +176,7 @@ class NetworkLearner(Learner):
             if self.writes:
                 save(path, preprocessing.save)
                 save(directory / BASELINE, lambda name: np.savez(name, **fit_baseline(rows)))
-        inputs = dataset.signatures.inputs()
-        features = Inference(preprocessing)(inputs, storage=dataset.storage)
+        features = _features(preprocessing, dataset)
         data = NetworkData(preprocessing, features, dataset.targets, fold)
         first = None
         if "nonscored" in (self.pretrain, self.stack) and not saved:
@@ -190,7 +189,7 @@ class NetworkLearner(Learner):
                     save(path, preprocessing.save)
             else:
                 own = np.load(directory / STACKED, allow_pickle=False)
-            features = Inference(preprocessing)(inputs, storage=dataset.storage)
+            features = _features(preprocessing, dataset)
             columns = features[self.family.joins][:, -own.shape[1] :]
             columns[fold.train] = np.where(np.isnan(own), columns[fold.train], own)
             data = dataclasses.replace(data, preprocessing=preprocessing, features=features)
@@ -388,6 +387,11 @@ def _task(dataset: Dataset, data: NetworkData, seed: int) -> Task:
             for inner in inner_folds(data.fold, dataset, INNER_FOLDS, seed)
         ],
     )
+
+
+def _features(preprocessing: keras.Model, dataset: Dataset) -> dict[str, np.ndarray]:
+    storage = dataset.storage
+    return Inference(preprocessing)(dataset.signatures.inputs(), storage=storage, floats=storage.features)
 
 
 def _label(fold: Fold) -> str:

@@ -318,6 +318,7 @@ def identity(description: dict[str, Any]) -> dict[str, Any]:
         "settings": {key: value for key, value in description["settings"].items() if key != "preset"},
         "data": {
             "fingerprint": data["fingerprint"],
+            "features": data.get("features", "float32"),
             **{key: data.get(key, {}) for key in ("inputs", "groups")},
         },
         "panel": description["panel"],

@@ -9,7 +9,7 @@ import moa_tf.data.size as size_module
 import moa_tf.data.storage as storage_module
 from moa_tf.data.read import read_dataset
 from moa_tf.data.size import choose_storage, measure
-from moa_tf.data.storage import ALIGNMENT, Disk, Memory, whole_groups
+from moa_tf.data.storage import ALIGNMENT, Disk, Memory, read, whole_groups
 from moa_tf.errors import InputError
 
 
@@ -91,7 +91,7 @@ def test_a_disk_that_is_full_by_then_is_one_line(disk):
 def test_auto_takes_the_disk_where_more_than_half_of_the_free_memory_is_needed(write, tmp_path, monkeypatch):
     told = []
     directory = write()
-    need = measure(directory).bytes
+    need = measure(directory).bytes()
     for free, on_disk in ((2 * need, False), (2 * need - 1, True), (None, False)):
         monkeypatch.setattr(size_module, "available_memory", lambda free=free: free)
         found = choose_storage("auto", directory, tmp_path / "runs/one", told.append)
@@ -103,6 +103,20 @@ def test_auto_takes_the_disk_where_more_than_half_of_the_free_memory_is_needed(w
         f"12 signatures, their features and predictions are kept on disk, in {tmp_path}: 0.0 GB of memory"
         in told[1]
     )
+
+
+def test_what_features_are_kept_in_is_half_as_large_and_read_as_float32(disk):
+    assert (Memory().features, disk.features) == (np.float32, np.float32)
+    half = Disk(disk.directory, bfloat16=True).features
+    kept = disk.empty((2, 3), half)
+    kept[:] = [
+        [1.00390625, 2.0, 3.0],
+        [4.0, 5.0, 1.01171875],
+    ]  # 1 + 2⁻⁸ and 1 + 3 · 2⁻⁸: ties, which go to even
+    assert kept.nbytes == 2 * 2 * 3
+    found = read(kept, np.array([1, 0]))
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, [[4.0, 5.0, 1.015625], [1.0, 2.0, 3.0]])
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".parquet"])
@@ -119,6 +133,9 @@ def test_the_size_is_known_before_the_table_is_read(tmp_path, suffix):
         values.to_parquet(path) if suffix == ".parquet" else values.to_csv(path, index=False)
     found = measure(tmp_path)
     assert (found.features, found.labels, found.predictions) == (5, 2, 2)
+    # The features, and the 200 columns that preprocessing adds to them, beside the features and both kinds of labels.
+    assert found.bytes() == found.rows * 4 * (5 + 2 + 2 + 205)
+    assert found.bytes(2) == found.rows * (4 * (5 + 2 + 2) + 2 * 205)
     assert found.rows == (rows if suffix == ".parquet" else pytest.approx(rows, rel=0.1))
     (tmp_path / f"train_targets_scored{suffix}").unlink()
     assert measure(tmp_path) is None  # reading says why

@@ -1,16 +1,20 @@
 """Tables on disk: the same run as in memory, bit for bit."""
 
 import keras
+import ml_dtypes
 import numpy as np
 import pytest
 
 import moa_tf.training.fold as fold_module
+import moa_tf.training.network_learner as network_learner
 from moa_tf.data.read import read_dataset
 from moa_tf.data.simulate import simulate, write_simulation
 from moa_tf.data.storage import Disk
+from moa_tf.errors import InputError
 from moa_tf.models.base import get_family
 from moa_tf.training.cross_validation import Validation, cross_validate, with_shuffled_labels
 from moa_tf.training.fold import adapting_rows, make_fold
+from moa_tf.training.inference import Inference
 from moa_tf.training.network_learner import NetworkLearner
 from moa_tf.training.run import Run
 
@@ -18,6 +22,19 @@ from moa_tf.training.run import Run
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return write_simulation(tmp_path_factory.mktemp("data") / "sample", 200, seed=3)
+
+
+def results(dataset, learner, directory, reporter):
+    """Everything that a run gives, to the last bit."""
+    run = Run(directory)
+    metrics = cross_validate(dataset, learner, Validation(folds=2, seed=7), run, reporter=reporter)
+    models = sorted(run.directory.rglob("*.keras"))
+    loaded = [keras.saving.load_model(path, compile=False) for path in models]
+    weights = [weight.tolist() for model in loaded for weight in model.get_weights()]
+    predictions = [np.load(path) for path in sorted(run.directory.rglob("predictions.npy"))]
+    files = [(run.directory / file).read_bytes() for file in ("oof.parquet", "ranking.json")]
+    metrics.pop("cost"), metrics.pop("models")  # of the files' checksums, and Keras's files hold the time
+    return [weights, metrics, files, [values.tolist() for values in predictions]]
 
 
 @pytest.mark.parametrize("pretrain", ["", pytest.param("nonscored", marks=pytest.mark.slow)])
@@ -30,19 +47,27 @@ def test_a_run_from_disk_is_that_from_memory(
     found = {}
     for name, storage in (("memory", None), ("disk", Disk(scratch))):
         learner = NetworkLearner(get_family("mlp"), hyperparameters, placement, "small", pretrain=pretrain)
-        run = Run(tmp_path / name)
-        dataset = read_dataset(data, storage=storage)
-        metrics = cross_validate(dataset, learner, Validation(folds=2, seed=7), run, reporter=messages)
-        models = sorted(run.directory.rglob("*.keras"))
-        loaded = [keras.saving.load_model(path, compile=False) for path in models]
-        weights = [weight.tolist() for model in loaded for weight in model.get_weights()]
-        predictions = [np.load(path) for path in sorted(run.directory.rglob("predictions.npy"))]
-        files = [(run.directory / file).read_bytes() for file in ("oof.parquet", "ranking.json")]
-        metrics.pop("cost"), metrics.pop("models")  # of the files' checksums, and Keras's files hold the time
-        found[name] = [weights, metrics, files, [values.tolist() for values in predictions]]
+        found[name] = results(read_dataset(data, storage=storage), learner, tmp_path / name, messages)
     assert found["disk"] == found["memory"]
     assert any("preprocessing is fitted on 60 of the" in line for line in messages.lines)
     assert list(scratch.iterdir()) == []
+
+
+def test_features_in_bfloat16_are_rounded_and_nothing_else(data, learner, messages, tmp_path, monkeypatch):
+    half = read_dataset(data, storage=Disk(tmp_path, bfloat16=True))
+    found = results(half, learner, tmp_path / "half", messages)
+    full = read_dataset(data)
+    with pytest.raises(InputError, match=r"data\.features was bfloat16, now float32; cannot resume"):
+        cross_validate(full, learner, Validation(folds=2, seed=7), Run(tmp_path / "half"), resume=True)
+
+    def rounded(preprocessing, dataset):
+        computed = Inference(preprocessing)(dataset.signatures.inputs())
+        return {
+            name: values.astype(ml_dtypes.bfloat16).astype("float32") for name, values in computed.items()
+        }
+
+    monkeypatch.setattr(network_learner, "_features", rounded)
+    assert found == results(full, learner, tmp_path / "rounded", messages)
 
 
 def test_shuffled_labels_are_those_from_memory(data, tmp_path):
