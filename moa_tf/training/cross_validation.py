@@ -215,9 +215,6 @@ class _Training:
 
     def fold(self, fold: Fold, state: _State) -> None:
         """Fits the fold's missing members; keeps each one's predictions [V, T] and history."""
-        if self.dataset.storage.on_disk:
-            # The last fold's models refer to one another, and so hold its features until they are looked for.
-            gc.collect()
         prepared = None
         if state.missing or not state.shared:
             prepared = self._prepare(fold, state)
@@ -241,6 +238,10 @@ class _Training:
                     predicted = _keep(part, predicted, history)
             results.append((predicted, history))
         self.results[fold.name] = results
+        del prepared
+        if self.dataset.storage.on_disk:
+            # The fold's models refer to one another, and so hold its features until they are looked for.
+            gc.collect()
 
     def _prepare(self, fold: Fold, state: _State) -> Any:
         directory = state.parts.members[0].directory.parent

@@ -1,10 +1,13 @@
 """Tables on disk: the same run as in memory, bit for bit."""
 
+import weakref
+
 import keras
 import ml_dtypes
 import numpy as np
 import pytest
 
+import moa_tf.training.cross_validation as cross_validation
 import moa_tf.training.fold as fold_module
 import moa_tf.training.network_learner as network_learner
 from moa_tf.data.read import read_dataset
@@ -51,6 +54,27 @@ def test_a_run_from_disk_is_that_from_memory(
     assert found["disk"] == found["memory"]
     assert any("preprocessing is fitted on 60 of the" in line for line in messages.lines)
     assert list(scratch.iterdir()) == []
+
+
+def test_features_on_disk_are_gone_before_the_figures(data, learner, tmp_path, monkeypatch):
+    made, alive = [], []
+
+    def features(preprocessing, dataset):
+        found = compute(preprocessing, dataset)
+        made.extend(weakref.ref(values) for values in found.values())
+        return found
+
+    def score(*arguments):
+        alive.extend(reference() is not None for reference in made)
+        return {}
+
+    compute = network_learner._features
+    monkeypatch.setattr(network_learner, "_features", features)
+    monkeypatch.setattr(cross_validation, "score_members", score)
+    dataset = read_dataset(data, storage=Disk(tmp_path))
+    cross_validate(dataset, learner, Validation(folds=2), Run(tmp_path / "run"))
+    assert alive
+    assert not any(alive)
 
 
 def test_features_in_bfloat16_are_rounded_and_nothing_else(data, learner, messages, tmp_path, monkeypatch):
