@@ -14,7 +14,7 @@ import argparse
 import sys
 import time
 
-from turns import THREADS, Contestant, all_rows, compare, pin, take_turns
+from turns import THREADS, Contestant, compare, pin, random_rows, take_turns, train_in_turns
 
 FEATURES, TARGETS, STEPS = 876, 206, 20
 DROPOUT = (0.15, 0.3, 0.25, 0.25)
@@ -23,38 +23,11 @@ EPOCHS = 10_000
 """Of the schedule; the parent ends both long before."""
 
 
-def rows(batch_size):
-    import numpy as np
-
-    rng = np.random.default_rng(0)
-    size = batch_size * STEPS
-    features = rng.normal(size=(size, FEATURES)).astype("float32")
-    return features, (rng.random((size, TARGETS)) < 0.004).astype("float32")
-
-
 def train_project(batch_size, threads, precision, options):
-    import keras
-    import tensorflow as tf
-
     import moa_tf.models.mlp as mlp
     from moa_tf.config import override
-    from moa_tf.training.network import NetworkData, train_network
-    from moa_tf.training.reporter import Reporter
-    from moa_tf.training.strategy import make_placement
 
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-
-    class Turns(Reporter):
-        def member(self, label, epochs, steps):
-            self.began = take_turns()
-
-        def epoch(self, epoch, figures):
-            self.began = take_turns(time.perf_counter() - self.began)
-
-    features, targets = rows(batch_size)
-    inputs = keras.Input((FEATURES,), name="features")
-    identity = keras.Model(inputs, {"features": inputs})
-    data = NetworkData(identity, {"features": features}, targets, all_rows(targets))
+    features, targets = random_rows(batch_size * STEPS, FEATURES, TARGETS)
     same = [
         f"epochs={EPOCHS}",
         f"batch_size={batch_size}",
@@ -65,7 +38,7 @@ def train_project(batch_size, threads, precision, options):
         f"weight_decay={WEIGHT_DECAY}",
     ]
     hyperparameters = override(mlp.PRESETS["one-cycle"], [*same, *options])
-    train_network(mlp.FAMILY, data, hyperparameters, 0, make_placement("none"), precision, reporter=Turns())
+    train_in_turns(mlp.FAMILY, hyperparameters, {"features": features}, targets, precision, threads)
 
 
 def train_torch(batch_size, threads, precision, options):
@@ -93,7 +66,7 @@ def train_torch(batch_size, threads, precision, options):
         div_factor=1e3,
         cycle_momentum=False,
     )
-    features, targets = (torch.from_numpy(values) for values in rows(batch_size))
+    features, targets = map(torch.from_numpy, random_rows(batch_size * STEPS, FEATURES, TARGETS))
     loss_of = nn.BCEWithLogitsLoss()
     began = take_turns()
     while True:

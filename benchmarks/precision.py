@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 
-from turns import THREADS, Contestant, all_rows, compare, pin, take_turns
+from turns import Contestant, compare, pin, random_rows, train_in_turns
 
 FEATURES, TARGETS = 876, 206
 STEPS = {
@@ -47,34 +46,12 @@ def hyperparameters(model):
 
 
 def train(model, precision):
-    import keras
-    import numpy as np
-    import tensorflow as tf
-
-    from moa_tf.training.network import NetworkData, train_network
-    from moa_tf.training.reporter import Reporter
-    from moa_tf.training.strategy import make_placement
-
-    tf.config.threading.set_intra_op_parallelism_threads(THREADS)
-
-    class Turns(Reporter):
-        def member(self, label, epochs, steps):
-            self.began = take_turns()
-
-        def epoch(self, epoch, figures):
-            self.began = take_turns(time.perf_counter() - self.began)
-
     family, chosen = hyperparameters(model)
-    rng = np.random.default_rng(0)
-    size = chosen.recipe.batch_size * STEPS[model]
-    features = rng.normal(size=(size, FEATURES)).astype("float32")
-    targets = (rng.random((size, TARGETS)) < 0.004).astype("float32")
+    features, targets = random_rows(chosen.recipe.batch_size * STEPS[model], FEATURES, TARGETS)
     tables = {"features": features}
     if family.name == "resnet":  # its second head reads some of them again
         tables["selected"] = features[:, :450].copy()
-    inputs = {key: keras.Input(values.shape[1:], name=key) for key, values in tables.items()}
-    data = NetworkData(keras.Model(inputs, inputs), tables, targets, all_rows(targets))
-    train_network(family, data, chosen, 0, make_placement("none"), precision, reporter=Turns())
+    train_in_turns(family, chosen, tables, targets, precision)
 
 
 def main():

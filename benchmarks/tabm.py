@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from turns import THREADS, Contestant, all_rows, compare, pin, take_turns
+from turns import THREADS, Contestant, compare, pin, random_rows, take_turns, train_in_turns
 
 FEATURES, TARGETS, STEPS, BATCH, MEMBERS = 876, 206, 8, 256, 32
 SIZES = {"full": ((512, 512, 512), 0.1), "small": ((256, 256), 0.3)}
@@ -24,37 +24,11 @@ EPOCHS = 10_000
 """Of the schedule; the parent ends both long before."""
 
 
-def rows():
-    import numpy as np
-
-    rng = np.random.default_rng(0)
-    features = rng.normal(size=(BATCH * STEPS, FEATURES)).astype("float32")
-    return features, (rng.random((BATCH * STEPS, TARGETS)) < 0.004).astype("float32")
-
-
 def train_project(preset, threads, precision, options):
-    import keras
-    import tensorflow as tf
-
     import moa_tf.models.tabm as tabm
     from moa_tf.config import override
-    from moa_tf.training.network import NetworkData, train_network
-    from moa_tf.training.reporter import Reporter
-    from moa_tf.training.strategy import make_placement
 
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-
-    class Turns(Reporter):
-        def member(self, label, epochs, steps):
-            self.began = take_turns()
-
-        def epoch(self, epoch, figures):
-            self.began = take_turns(time.perf_counter() - self.began)
-
-    features, targets = rows()
-    inputs = keras.Input((FEATURES,), name="features")
-    identity = keras.Model(inputs, {"features": inputs})
-    data = NetworkData(identity, {"features": features}, targets, all_rows(targets))
+    features, targets = random_rows(BATCH * STEPS, FEATURES, TARGETS)
     hidden, dropout = SIZES[preset]
     same = [
         f"epochs={EPOCHS}",
@@ -72,7 +46,7 @@ def train_project(preset, threads, precision, options):
         f"weight_decay={WEIGHT_DECAY}",
     ]
     hyperparameters = override(tabm.PRESETS[preset], [*same, *options])
-    train_network(tabm.FAMILY, data, hyperparameters, 0, make_placement("none"), precision, reporter=Turns())
+    train_in_turns(tabm.FAMILY, hyperparameters, {"features": features}, targets, precision, threads)
 
 
 def train_torch(preset, threads, precision, options):
@@ -104,7 +78,7 @@ def train_torch(preset, threads, precision, options):
         div_factor=1e3,
         cycle_momentum=False,
     )
-    features, targets = (torch.from_numpy(values) for values in rows())
+    features, targets = map(torch.from_numpy, random_rows(BATCH * STEPS, FEATURES, TARGETS))
     loss_of = nn.BCEWithLogitsLoss()
     began = take_turns()
     while True:

@@ -22,7 +22,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from turns import THREADS, Contestant, all_rows, compare, pin, take_turns
+from turns import THREADS, Contestant, compare, pin, random_rows, take_turns, train_in_turns
 
 FEATURES, TARGETS, BATCH, STEPS = 876, 206, 1024, 20
 SMOOTHING = 0.001
@@ -56,12 +56,6 @@ def make_peer(virtual_batch_size=128, epochs=60, patience=30, seed=0):
     return model, settings | {"virtual_batch_size": virtual_batch_size, "drop_last": True}
 
 
-def random_data(rows):
-    generator = np.random.default_rng(0)
-    x = generator.normal(size=(rows, FEATURES)).astype("float32")
-    return x, (generator.random((rows, TARGETS)) < 0.004).astype("float32")
-
-
 def make_ours(virtual_batch_size):
     import keras
 
@@ -80,35 +74,18 @@ def make_ours(virtual_batch_size):
 
 def train_ours(arguments):
     """One epoch a turn of the product's own training."""
-    import keras
-    import tensorflow as tf
-
     from moa_tf.config import override
     from moa_tf.models.tabnet import FAMILY, PRESETS
-    from moa_tf.training.network import NetworkData, train_network
-    from moa_tf.training.reporter import Reporter
-    from moa_tf.training.strategy import make_placement
 
-    class Turns(Reporter):
-        def member(self, label, epochs, steps):
-            self.began = take_turns()
-
-        def epoch(self, epoch, figures):
-            self.began = take_turns(time.perf_counter() - self.began)
-
-    x, y = random_data(STEPS * BATCH)
-    tf.config.threading.set_intra_op_parallelism_threads(THREADS)
-    inputs = keras.Input((FEATURES,), name="features")
-    data = NetworkData(keras.Model(inputs, {"features": inputs}), {"features": x}, y, all_rows(y))
+    x, y = random_rows(STEPS * BATCH, FEATURES, TARGETS)
     settings = ["epochs=100000", f"virtual_batch_size={arguments.virtual_batch_size}"]
     hyperparameters = override(PRESETS["winners"], [*settings, *arguments.set])
-    placement = make_placement("none")
-    train_network(FAMILY, data, hyperparameters, 0, placement, arguments.precision, reporter=Turns())
+    train_in_turns(FAMILY, hyperparameters, {"features": x}, y, arguments.precision)
 
 
 def train_peer(arguments):
     """One epoch a turn of the peer's own training."""
-    x, y = random_data(STEPS * BATCH)
+    x, y = random_rows(STEPS * BATCH, FEATURES, TARGETS)
     import torch
 
     peer, settings = make_peer(arguments.virtual_batch_size, epochs=1)
@@ -131,12 +108,12 @@ def infer_ours(arguments):
 
 def infer_peer(arguments):
     peer, settings = make_peer(arguments.virtual_batch_size, epochs=1)
-    peer.fit(*random_data(BATCH), **settings)
+    peer.fit(*random_rows(BATCH, FEATURES, TARGETS), **settings)
     infer(peer.predict)
 
 
 def infer(predict):
-    x, _ = random_data(STEPS * BATCH)
+    x, _ = random_rows(STEPS * BATCH, FEATURES, TARGETS)
     predict(x[:BATCH])
     began = take_turns()
     while True:
@@ -236,8 +213,8 @@ def explain(arguments):
         grown = explain_ours(arguments.rows)
     else:
         peer, settings = make_peer(epochs=1)
-        peer.fit(*random_data(BATCH), **settings)
-        x = random_data(arguments.rows)[0]
+        peer.fit(*random_rows(BATCH, FEATURES, TARGETS), **settings)
+        x = random_rows(arguments.rows, FEATURES, TARGETS)[0]
         before = peak()
         peer.explain(x)
         grown = peak() - before

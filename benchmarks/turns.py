@@ -39,6 +39,46 @@ def all_rows(targets):
     return Fold(ALL, rows, held_out=rows[:0], judged=rows[:0], prior=prior(targets), unit=rows)
 
 
+def random_rows(rows, features, targets):
+    """[rows, features] of normal values, and [rows, targets] of rare labels."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(rows, features)).astype("float32")
+    return values, (rng.random((rows, targets)) < 0.004).astype("float32")
+
+
+def train_in_turns(family, hyperparameters, tables, targets, precision, threads=THREADS):
+    """In a contestant: the project's own training on every row, an epoch a turn.
+
+    Args:
+        family: of the network.
+        hyperparameters: its, of more epochs than turns.
+        tables: name -> [N, …], the network's inputs.
+        targets: [N, T].
+        precision: Keras dtype policy.
+        threads: of an operation.
+    """
+    import keras
+    import tensorflow as tf
+
+    from moa_tf.training.network import NetworkData, train_network
+    from moa_tf.training.reporter import Reporter
+    from moa_tf.training.strategy import make_placement
+
+    class Turns(Reporter):
+        def member(self, label, epochs, steps):
+            self.began = take_turns()
+
+        def epoch(self, epoch, figures):
+            self.began = take_turns(time.perf_counter() - self.began)
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    inputs = {name: keras.Input(values.shape[1:], name=name) for name, values in tables.items()}
+    data = NetworkData(keras.Model(inputs, inputs), tables, targets, all_rows(targets))
+    train_network(family, data, hyperparameters, 0, make_placement("none"), precision, reporter=Turns())
+
+
 class Contestant:
     """A process that calls `take_turns` before each piece of work."""
 
