@@ -82,7 +82,19 @@ class GhostBatchNormalization(keras.layers.Layer):
         self.moving_variance = self.add_weight(shape, "ones", name="moving_variance", **moving)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        gamma, beta = ops.cast(self.gamma, "float32"), ops.cast(self.beta, "float32")
+        gamma, beta = self.affine()
+        return self._apply(inputs, gamma, beta, training)
+
+    def affine(self) -> tuple[Any, Any]:
+        """The weights gamma and beta, [F] float32."""
+        return ops.cast(self.gamma, "float32"), ops.cast(self.beta, "float32")
+
+    def standardise(self, inputs: Any, training: bool | None = None) -> Any:
+        """What `call` multiplies by gamma and adds beta to, [B, F]."""
+        width = inputs.shape[-1:]
+        return self._apply(inputs, ops.ones(width), ops.zeros(width), training)
+
+    def _apply(self, inputs: Any, gamma: Any, beta: Any, training: bool | None) -> Any:
         if not training:
             scale = gamma * ops.rsqrt(ops.cast(self.moving_variance, "float32") + self.epsilon)
             shift = beta - ops.cast(self.moving_mean, "float32") * scale

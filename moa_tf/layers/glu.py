@@ -38,7 +38,8 @@ class GatedLinearUnit(keras.layers.Layer):
         momentum: of the ghost batch normalisation, in Keras's sense.
         seed: of the own kernel's initial values.
 
-    Input: [B, F]. Output: [B, units].
+    Input: x [B, F]; optionally `affine`, a pair of [F] c and d: then x stands for c ∘ x + d. Output:
+    [B, units].
 
     Raises:
         InputError: units below 1, or a kernel of another width than 2 · units.
@@ -81,11 +82,20 @@ class GatedLinearUnit(keras.layers.Layer):
             self.kernel.build(input_shape)
         self.normalization.build((input_shape[0], 2 * self.units))
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        x = self.normalization(self.kernel(inputs), training=training)
+    def call(self, inputs: Any, affine: Any = None, training: bool | None = None) -> Any:
+        x = self.normalization(self._product(inputs, affine), training=training)
         # The gradient of a split is one concatenation; that of two slices is two padded copies and their sum.
         values, gate = ops.split(x, 2, axis=-1)
         return values * ops.sigmoid(gate)
+
+    def _product(self, inputs: Any, affine: Any) -> Any:
+        if affine is None:
+            return self.kernel(inputs)
+        # As x (c ∘ W) + d W the gradients of c and d come with that of W. Else they ask for the gradient of the inputs,
+        # which takes a product as large, and which nothing else needs where the inputs are data.
+        scale, shift, kernel = (ops.cast(values, "float32") for values in (*affine, self.kernel.kernel))
+        scaled, constant = scale[:, None] * kernel, ops.matmul(shift[None, :], kernel)
+        return ops.matmul(inputs, ops.cast(scaled, inputs.dtype)) + ops.cast(constant, inputs.dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return (*input_shape[:-1], self.units)
@@ -127,7 +137,7 @@ class FeatureTransformer(keras.layers.Layer):
         momentum: of the ghost batch normalisation, in Keras's sense.
         seed: of the own kernels' initial values.
 
-    Input: [B, F]. Output: [B, units].
+    Input: [B, F]; optionally `affine`, as for the first `GatedLinearUnit`. Output: [B, units].
 
     Raises:
         InputError: neither shared nor independent layers.
@@ -179,8 +189,8 @@ class FeatureTransformer(keras.layers.Layer):
             block.build(input_shape)
             input_shape = (input_shape[0], self.units)
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        x = self.blocks[0](inputs, training=training)
+    def call(self, inputs: Any, affine: Any = None, training: bool | None = None) -> Any:
+        x = self.blocks[0](inputs, affine=affine, training=training)
         for block in self.blocks[1:]:
             x = (x + block(x, training=training)) * math.sqrt(0.5)
         return x

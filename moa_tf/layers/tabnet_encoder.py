@@ -160,8 +160,10 @@ class TabNetEncoder(keras.layers.Layer):
         return spread * ops.cast(self._share_of_feature, mask.dtype)
 
     def call(self, inputs: Any, prior: Any = None, training: bool | None = None) -> dict[str, Any]:
-        x = self.normalization(inputs, training=training)
-        _, attention = self._split(self.transformers[0](x, training=training))
+        standard = self.normalization.standardise(inputs, training)
+        affine = scale, shift = self.normalization.affine()
+        x = ops.cast(ops.cast(standard, "float32") * scale + shift, self.compute_dtype)
+        _, attention = self._split(self.transformers[0](standard, affine=affine, training=training))
         steps: list[Any] = []
         masks, entropy = [], 0.0
         for transformer, attentive in zip(self.transformers[1:], self.attention, strict=True):

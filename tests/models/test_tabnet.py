@@ -77,6 +77,26 @@ def test_group_matrix_by_hand():
     np.testing.assert_array_equal(group_matrix([(3, 1)], 4), np.array(expected, "float32"))
 
 
+def test_scale_and_shift_inside_the_kernel_are_those_of_its_inputs():
+    generator = np.random.default_rng(0)
+    x, scale, shift = (
+        tf.constant(generator.normal(size=shape).astype("float32")) for shape in ((12, 5), (5,), (5,))
+    )
+    scale = tf.concat([[0.0], scale[1:]], axis=0)
+    upstream = generator.normal(size=(12, 4)).astype("float32")
+    layer = FeatureTransformer(4, n_independent=2, virtual_batch_size=6, seed=0)
+    found = []
+    layer.build((None, 5))
+    for inside in (True, False):
+        with tf.GradientTape() as tape:
+            tape.watch([scale, shift])
+            y = layer(x, affine=(scale, shift)) if inside else layer(x * scale + shift)
+            loss = tf.reduce_sum(y * upstream)
+        found.append([y, *tape.gradient(loss, [scale, shift, *layer.trainable_variables])])
+    for ours, plain in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, plain, rtol=1e-5, atol=1e-5)
+
+
 def test_seeds_and_prior():
     first, again, other = (TabNet(10, 3, seed=seed, **SMALL) for seed in (1, 1, 2))
     for a, b in zip(first.get_weights(), again.get_weights(), strict=True):
