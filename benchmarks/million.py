@@ -7,8 +7,8 @@ Writes a table of that many signatures × 872 features × 206 targets to DIR, un
 50,000 signatures; its values are drawn at random around the labels and say nothing of real drugs. Then it trains fold 0
 of it (`--all-folds`: all five) by `moa-tf train` in a child process, and prints that one's memory at its highest: what
 is its own (RssAnon), and pages of mapped files (RssFile), which the system drops where it needs them; and the disk that
-it took. `--kill` kills it (SIGKILL) after the first checkpoint, and resumes it. `--compare N` trains from memory and
-from disk in N turns, and prints the ratio of samples/s, judging included.
+it took. `--kill` kills it (SIGKILL) after the first checkpoint, and resumes it. `--compare N` trains from memory, from
+disk and with features in bfloat16 there in N turns, and prints the ratios of samples/s, judging included.
 """
 
 from __future__ import annotations
@@ -146,9 +146,7 @@ def main():
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--all-folds", action="store_true")
     parser.add_argument("--kill", action="store_true", help="kill it after the first checkpoint, and resume")
-    parser.add_argument(
-        "--compare", type=int, default=0, metavar="N", help="N turns from memory and from disk"
-    )
+    parser.add_argument("--compare", type=int, default=0, metavar="N", help="N turns by each storage")
     arguments, options = parser.parse_known_args()
     options += ["--epochs", arguments.epochs]
     if not arguments.all_folds:
@@ -163,7 +161,7 @@ def main():
         if not arguments.kill and not arguments.all_folds:
             print(f"{speed(out, arguments.epochs):,.0f} samples/s")
         return
-    speeds = {"memory": [], "disk": []}
+    speeds = {"memory": [], "disk": [], "disk-bfloat16": []}
     for _ in range(arguments.compare):
         for storage, found in speeds.items():
             out = arguments.directory / f"run-{storage}"
@@ -171,11 +169,13 @@ def main():
             found.append(speed(out, arguments.epochs))
             print(f"{storage}: {found[-1]:,.0f} samples/s", flush=True)
     tables = [(arguments.directory / f"run-{storage}" / "oof.parquet").read_bytes() for storage in speeds]
-    ratios = [disk / memory for memory, disk in zip(*speeds.values(), strict=True)]
-    print(
-        f"disk / memory: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}); "
-        f"predictions are {'the same' if tables[0] == tables[1] else 'NOT the same'}"
-    )
+    memory = speeds.pop("memory")
+    for (storage, found), table in zip(speeds.items(), tables[1:], strict=True):
+        ratios = [ours / theirs for ours, theirs in zip(found, memory, strict=True)]
+        print(
+            f"{storage} / memory: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}); "
+            f"predictions are {'the same' if table == tables[0] else 'others'}"
+        )
 
 
 if __name__ == "__main__":
