@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 
-from turns import THREADS, Contestant, compare, pin, random_rows, take_turns, train_in_turns
+from turns import THREADS, Contestant, compare, pin, random_rows, train_in_turns, train_torch_in_turns
 
 FEATURES, TARGETS, STEPS = 876, 206, 20
 DROPOUT = (0.15, 0.3, 0.25, 0.25)
@@ -55,34 +54,17 @@ def train_torch(batch_size, threads, precision, options):
         layers += [norm, nn.Dropout(rate), linear, nn.LeakyReLU()]
         inputs = units
     network = nn.Sequential(*layers[:-1])
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True
+    bce = nn.BCEWithLogitsLoss()
+    train_torch_in_turns(
+        network,
+        lambda logits, labels: bce(logits, labels * 0.999 + 0.0005),
+        random_rows(batch_size * STEPS, FEATURES, TARGETS),
+        batch_size,
+        precision,
+        EPOCHS,
+        lr=LEARNING_RATE,
+        weight_decay=WEIGHT_DECAY,
     )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        LEARNING_RATE,
-        total_steps=EPOCHS * STEPS,
-        pct_start=0.1,
-        div_factor=1e3,
-        cycle_momentum=False,
-    )
-    features, targets = map(torch.from_numpy, random_rows(batch_size * STEPS, FEATURES, TARGETS))
-    loss_of = nn.BCEWithLogitsLoss()
-    began = take_turns()
-    while True:
-        total = torch.zeros(())
-        for batch in torch.randperm(len(features)).split(batch_size):
-            optimizer.zero_grad(set_to_none=True)
-            labels = targets[batch] * 0.999 + 0.0005
-            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "mixed_bfloat16"):
-                logits = network(features[batch])
-            loss = loss_of(logits.float(), labels)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            total += loss.detach()
-        total.item()
-        began = take_turns(time.perf_counter() - began)
 
 
 WORKERS = {"project": train_project, "torch": train_torch}

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from pathlib import Path
 
-from turns import THREADS, Contestant, compare, pin, random_rows, take_turns, train_in_turns
+from turns import THREADS, Contestant, compare, pin, random_rows, train_in_turns, train_torch_in_turns
 
 FEATURES, TARGETS, STEPS, BATCH, MEMBERS = 876, 206, 8, 256, 32
 SIZES = {"full": ((512, 512, 512), 0.1), "small": ((256, 256), 0.3)}
@@ -67,34 +66,18 @@ def train_torch(preset, threads, precision, options):
         dropout=dropout,
         k=MEMBERS,
     )
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True
+    bce = nn.BCEWithLogitsLoss()
+    train_torch_in_turns(
+        network,
+        lambda logits, labels: bce(logits, labels[:, None].expand_as(logits)),
+        random_rows(BATCH * STEPS, FEATURES, TARGETS),
+        BATCH,
+        precision,
+        EPOCHS,
+        clip_norm=1.0,
+        lr=LEARNING_RATE,
+        weight_decay=WEIGHT_DECAY,
     )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        LEARNING_RATE,
-        total_steps=EPOCHS * STEPS,
-        pct_start=0.1,
-        div_factor=1e3,
-        cycle_momentum=False,
-    )
-    features, targets = map(torch.from_numpy, random_rows(BATCH * STEPS, FEATURES, TARGETS))
-    loss_of = nn.BCEWithLogitsLoss()
-    began = take_turns()
-    while True:
-        total = torch.zeros(())
-        for batch in torch.randperm(len(features)).split(BATCH):
-            optimizer.zero_grad(set_to_none=True)
-            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "mixed_bfloat16"):
-                logits = network(features[batch]).float()
-            loss = loss_of(logits, targets[batch][:, None].expand_as(logits))
-            loss.backward()
-            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            total += loss.detach()
-        total.item()
-        began = take_turns(time.perf_counter() - began)
 
 
 WORKERS = {"project": train_project, "torch": train_torch}

@@ -79,6 +79,49 @@ def train_in_turns(family, hyperparameters, tables, targets, precision, threads=
     train_network(family, data, hyperparameters, 0, make_placement("none"), precision, reporter=Turns())
 
 
+def train_torch_in_turns(network, loss_of, rows, batch_size, precision, epochs, clip_norm=None, **adamw):
+    """In a contestant: PyTorch's side of `train_in_turns`, fused AdamW by one cycle.
+
+    Args:
+        network: a module.
+        loss_of: (float32 logits, labels) -> loss.
+        rows: features and targets, as of `random_rows`.
+        batch_size: of a step.
+        precision: `mixed_bfloat16` for autocast.
+        epochs: of the schedule.
+        clip_norm: of all gradients; None leaves them as they are.
+        **adamw: `lr` and `weight_decay`.
+    """
+    import torch
+
+    features, targets = map(torch.from_numpy, rows)
+    optimizer = torch.optim.AdamW(network.parameters(), fused=True, **adamw)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        adamw["lr"],
+        total_steps=epochs * (len(features) // batch_size),
+        pct_start=0.1,
+        div_factor=1e3,
+        cycle_momentum=False,
+    )
+    began = take_turns()
+    while True:
+        total = torch.zeros(())
+        for batch in torch.randperm(len(features)).split(batch_size):
+            optimizer.zero_grad(set_to_none=True)
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "mixed_bfloat16"):
+                logits = network(features[batch])
+            loss = loss_of(logits.float(), targets[batch])
+            loss.backward()
+            if clip_norm:
+                torch.nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
+            optimizer.step()
+            schedule.step()
+            total += loss.detach()
+        total.item()
+        began = take_turns(time.perf_counter() - began)
+
+
 class Contestant:
     """A process that calls `take_turns` before each piece of work."""
 
