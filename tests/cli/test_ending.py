@@ -33,6 +33,8 @@ def test_told_to_end_it_clears_up(call, tmp_path, number, status):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        # Under nohup the tests are started with SIGHUP ignored, which the program would keep to.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     )
     for _ in range(600):
         if any(path.stat().st_size for path in (tmp_path / "tmp").glob(".tmp-*")):
